@@ -1,0 +1,70 @@
+"""The error tree, cut by what the reader of an error can do.
+
+TradewindError
+├── Retry        try again later; nothing was lost           (broker away, solver busy)
+├── Refused      skip it, count it, keep it for inspection   (field, value, reason)
+│   ├── RecordRefused    a record that breaks the contract
+│   └── TableRefused     a routing table a gateway must not follow
+└── Stop         do not start, or end; a human has to act    (what, remedy)
+    ├── BadSetting       a configuration value               (where, field, value, remedy)
+    ├── TopicDiffers     an existing topic is not as declared
+    └── Missing          something needed is not there: Java, network, disk, port
+"""
+
+from __future__ import annotations
+
+_SHOWN = 120
+
+
+def shown(value: object) -> str:
+    """`value` as one short line, fit for a log or an error; long values are cut and say so."""
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}… ({len(text)} characters)"
+
+
+class TradewindError(Exception):
+    """Root of all errors that Tradewind raises on purpose."""
+
+
+class Retry(TradewindError):
+    """It may work in a moment; nothing was lost."""
+
+
+class Refused(TradewindError):
+    """One input breaks a rule. Says which `field`, with which `value`, and the `reason`."""
+
+    def __init__(self, field: str, value: object, reason: str) -> None:
+        super().__init__(f"{field}: {reason} (got {shown(value)})")
+        self.field, self.value, self.reason = field, value, reason
+
+
+class RecordRefused(Refused):
+    """A record that breaks the contract; it goes to the dead letters with its place."""
+
+
+class TableRefused(Refused):
+    """A routing table that must not be followed; the last good one stays in force."""
+
+
+class Stop(TradewindError):
+    """A human has to act. `what` is wrong, and the `remedy`."""
+
+    def __init__(self, what: str, remedy: str) -> None:
+        super().__init__(f"{what}. {remedy}")
+        self.what, self.remedy = what, remedy
+
+
+class BadSetting(Stop):
+    """A configuration value cannot be used: where it came from, its name, the value, what would be right."""
+
+    def __init__(self, where: str, field: str, value: object, remedy: str) -> None:
+        super().__init__(f"{where}: {field} = {shown(value)} cannot be used", remedy)
+        self.where, self.field, self.value = where, field, value
+
+
+class TopicDiffers(Stop):
+    """An existing topic is not as the contract declares it."""
+
+
+class Missing(Stop):
+    """Something that is needed is not there: Java, the network, disk space, a port."""

@@ -1,0 +1,438 @@
+"""Every record that crosses a topic: frozen structs of plain values, the unit at the end of each name.
+
+`None` means unknown, never zero. A record grows by fields with defaults; a changed meaning is a new topic version.
+Ranges stand in the types, so the decoder refuses what lies outside and the JSON Schema says the same.
+Columns (`…Columns` in a docstring: parallel tuples) are used where one record summarises many rows.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal
+
+import msgspec
+from msgspec import Meta
+
+Name = Annotated[str, Meta(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:/@+-]*$")]
+"""A name in keys, labels and metrics: letters, digits and _ . : / @ + - ; at most 128 characters."""
+Ref = Annotated[str, Meta(min_length=1, max_length=128)]
+"""A name met by the million: its length is checked here, its letters once, when it is first met (`edge`)."""
+Label = Annotated[str, Meta(max_length=128)]
+Text = Annotated[str, Meta(max_length=2000)]
+Url = Annotated[str, Meta(max_length=2000, pattern=r"^https?://[^\s]+$")]
+UnixS = Annotated[float, Meta(ge=0, le=1e11)]
+"""Unix seconds, UTC."""
+Seconds = Annotated[float, Meta(ge=0, le=1e9)]
+Ms = Annotated[float, Meta(ge=0, le=1e8)]
+Count = Annotated[int, Meta(ge=0, le=2**53)]
+Amount = Annotated[float, Meta(ge=0, le=1e15)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+Usd = Annotated[float, Meta(ge=0, le=1e9)]
+
+Vantage = Literal["gateway", "endpoint", "probe"]
+ErrorKind = Literal[
+    "connect", "reset", "first_byte_timeout", "stall", "truncated", "http_5xx", "http_429", "client_4xx"
+]
+HARD_ERRORS: Final[frozenset[str]] = frozenset(
+    {"connect", "reset", "first_byte_timeout", "stall", "truncated", "http_5xx"}
+)
+"""Kinds that speak of a failing endpoint; http_429 counts for the success rate only, client_4xx never."""
+Verdict = Literal["up", "degraded", "down", "silent", "unknown"]
+Market = Literal["on_demand", "spot", "reserved", "owned"]
+Tier = Literal["premium", "standard", "sheddable"]
+EndpointState = Literal["ready", "drain", "down"]
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """What crosses a topic. Unknown fields are ignored, defaults are left out on the wire."""
+
+
+# ---------------------------------------------------------------- configured: the fleet
+
+
+class Endpoint(Record, frozen=True, kw_only=True):
+    """One place that answers requests. Capacity is per replica; prices are list prices of the instance."""
+
+    name: Name
+    url: Url
+    services: Annotated[tuple[Name, ...], Meta(min_length=1, max_length=64)]
+    provider: Name
+    region: Name
+    zone: Name
+    instance: Name = "unknown"
+    market: Market = "on_demand"
+    jurisdiction: Annotated[str, Meta(pattern=r"^[A-Z]{2}$")]
+    """ISO 3166-1 alpha-2 of the place of processing."""
+    grid_zone: Label = ""
+    edge: bool = False
+    replicas: Annotated[int, Meta(ge=0, le=100_000)] = 1
+    capacity_rps: Annotated[float, Meta(gt=0, le=1e6)]
+    """Requests per second one replica serves within SLO."""
+    concurrency: Annotated[int, Meta(ge=1, le=100_000)] = 64
+    """Requests one replica holds at once."""
+    price_usd_per_h: Usd
+    """Of one replica."""
+    latency_ms: Ms = 100.0
+    """Expected p95 inside the endpoint before anything was measured."""
+
+
+class Origin(Record, frozen=True, kw_only=True):
+    """Where requests come from: a gateway's own setting. RTT to each region it may use."""
+
+    name: Name
+    jurisdiction: Annotated[str, Meta(pattern=r"^[A-Z]{2}$")]
+    rtt_ms: dict[Name, Ms]
+    demand_rps: Amount = 1.0
+    """Expected demand per class before anything was measured."""
+
+
+class RequestClass(Record, frozen=True, kw_only=True):
+    """An SLO and a data class, with exactly one tier."""
+
+    name: Name
+    slo_p95_ms: Annotated[float, Meta(gt=0, le=1e7)]
+    tier: Tier = "standard"
+    data_class: Name = "public"
+    jurisdictions: tuple[Annotated[str, Meta(pattern=r"^[A-Z]{2}$")], ...] = ()
+    """Where requests may be processed; empty: anywhere. Law: it fails closed."""
+
+
+class Service(Record, frozen=True, kw_only=True):
+    """A model or API that callers name."""
+
+    name: Name
+    classes: Annotated[tuple[RequestClass, ...], Meta(min_length=1, max_length=64)]
+    default_class: Name
+
+
+class Fleet(Record, frozen=True, kw_only=True):
+    """The validated fleet, services, classes and origins, with its version (grows with each change)."""
+
+    fleet: Name = "default"
+    version: Count
+    services: tuple[Service, ...]
+    origins: tuple[Origin, ...]
+    endpoints: tuple[Endpoint, ...]
+
+
+# ---------------------------------------------------------------- heard
+
+
+class Buckets(Record, frozen=True, kw_only=True):
+    """A log histogram: `count[i]` values lie in (gamma^(index[i]-1), gamma^index[i]]."""
+
+    gamma: Annotated[float, Meta(gt=1.0001, le=4)]
+    index: Annotated[tuple[Annotated[int, Meta(ge=-10_000, le=10_000)], ...], Meta(max_length=4096)]
+    count: Annotated[tuple[Count, ...], Meta(max_length=4096)]
+    exact: bool = True
+    """False: converted from foreign bounds."""
+
+
+class EndpointMetrics(Record, frozen=True, kw_only=True):
+    """One interval of one endpoint, service and class, as one observer saw it: one observation or many.
+
+    `latency_ms` holds values, `latency` buckets; a record carries either. Rates and latency come from gateways and
+    probes, queue and cache from endpoints; vantages are never added up. (observer, boot, seq) recognises duplicates.
+    """
+
+    endpoint: Ref
+    service: Ref
+    class_: Ref = msgspec.field(name="class", default="default")
+    observer: Ref
+    vantage: Vantage = "gateway"
+    boot: Count
+    seq: Count
+    at_s: UnixS
+    interval_s: Seconds = 0.0
+    requests: Count = 1
+    errors: dict[ErrorKind, Count] = {}
+    latency_ms: Annotated[tuple[Ms, ...], Meta(max_length=10_000)] = ()
+    latency: Buckets | None = None
+    ttft_ms: Annotated[tuple[Ms, ...], Meta(max_length=10_000)] = ()
+    ttft: Buckets | None = None
+    hard_streak: Count = 0
+    """Hard failures in a row up to now, at this observer."""
+    first_error_at_s: UnixS | None = None
+    last_ok_at_s: UnixS | None = None
+    in_flight: Count | None = None
+    queue: Count | None = None
+    running: Count | None = None
+    kv_cache_share: Share | None = None
+    gpu_share: Share | None = None
+    tokens_in: Count | None = None
+    tokens_out: Count | None = None
+    bytes_in: Count | None = None
+    bytes_out: Count | None = None
+
+
+class Arrivals(Record, frozen=True, kw_only=True):
+    """What one gateway was asked in one slot: columns over (service, class); the origin is the gateway's own."""
+
+    gateway: Ref
+    origin: Ref
+    boot: Count
+    seq: Count
+    at_s: UnixS
+    """Start of the slot."""
+    slot_s: Annotated[float, Meta(gt=0, le=3600)] = 1.0
+    service: tuple[Ref, ...]
+    class_: tuple[Ref, ...] = msgspec.field(name="class")
+    arrived: tuple[Count, ...]
+    admitted: tuple[Count, ...]
+    shed: tuple[Count, ...]
+    failed: tuple[Count, ...]
+
+
+class SpotPrice(Record, frozen=True, kw_only=True):
+    """Price of one pool, in force since `effective_at_s`."""
+
+    pool: Name
+    """provider/region/zone/instance/market"""
+    price_usd_per_h: Usd
+    effective_at_s: UnixS
+    observed_at_s: UnixS
+    interruption_band: Annotated[int, Meta(ge=0, le=4)] | None = None
+
+
+class CarbonIntensity(Record, frozen=True, kw_only=True):
+    """Grams of CO2-equivalent per kWh in a power grid's zone; average and marginal are different series."""
+
+    grid_zone: Name
+    kind: Literal["average", "marginal"]
+    basis: Literal["measured", "forecast"]
+    carbon_g_per_kwh: Annotated[float, Meta(ge=0, le=5000)]
+    valid_from_s: UnixS
+    valid_until_s: UnixS
+
+
+class Interruption(Record, frozen=True, kw_only=True):
+    """Somebody said that an endpoint is about to go."""
+
+    endpoint: Name
+    kind: Literal["rebalance", "terminate", "preempt", "stop", "maintenance", "outage", "drain"]
+    notice_at_s: UnixS
+    deadline_at_s: UnixS | None = None
+
+
+class EndpointHealth(Record, frozen=True, kw_only=True):
+    """What one source partition knows of its endpoints now: columns over (endpoint, service, class)."""
+
+    source: Name
+    """The partition it speaks for; a row of another source is not touched by it."""
+    part: Count = 0
+    parts: Count = 1
+    made_at_s: UnixS
+    endpoint: tuple[Name, ...]
+    service: tuple[Name, ...]
+    class_: tuple[Name, ...] = msgspec.field(name="class")
+    verdict: tuple[Verdict, ...]
+    reason: tuple[Text, ...]
+    observations: tuple[Count, ...]
+    """Latency values in the window, of the vantage gateway or probe."""
+    rps: tuple[Amount, ...]
+    p50_ms: tuple[Ms | None, ...]
+    p95_ms: tuple[Ms | None, ...]
+    p99_ms: tuple[Ms | None, ...]
+    ttft_p95_ms: tuple[Ms | None, ...]
+    errors: dict[ErrorKind, tuple[Count, ...]] = {}
+    in_flight: tuple[Count | None, ...]
+    queue: tuple[Count | None, ...]
+    age_s: tuple[Seconds | None, ...]
+    """Since anything was heard of the row; None: never."""
+    first_error_at_s: tuple[UnixS | None, ...]
+    last_ok_at_s: tuple[UnixS | None, ...]
+    late: Count = 0
+    duplicates: Count = 0
+
+
+class Demand(Record, frozen=True, kw_only=True):
+    """Arrivals of one slot summed over the gateways of one source partition: columns over (service, origin, class)."""
+
+    source: Name
+    at_s: UnixS
+    slot_s: Annotated[float, Meta(gt=0, le=3600)] = 1.0
+    service: tuple[Name, ...]
+    origin: tuple[Name, ...]
+    class_: tuple[Name, ...] = msgspec.field(name="class")
+    arrived: tuple[Count, ...]
+    admitted: tuple[Count, ...]
+    shed: tuple[Count, ...]
+    failed: tuple[Count, ...]
+
+
+# ---------------------------------------------------------------- expected
+
+
+class Horizon(Record, frozen=True, kw_only=True):
+    """Demand in the slot that begins `ahead_s` after `made_at_s`, by quantile."""
+
+    ahead_s: Seconds
+    rps: dict[Annotated[str, Meta(pattern=r"^0\.\d+$")], Amount]
+    """Quantile ("0.95") to requests per second."""
+
+
+class DemandForecast(Record, frozen=True, kw_only=True):
+    """Demand per service, origin and class, some horizons ahead."""
+
+    service: Name
+    origin: Name
+    class_: Name = msgspec.field(name="class")
+    made_at_s: UnixS
+    model: Name
+    horizons: tuple[Horizon, ...]
+    spike: Share | None = None
+    """Probability that demand doubles within the first horizon."""
+
+
+class SpotRisk(Record, frozen=True, kw_only=True):
+    """Hazard of losing a replica of a pool."""
+
+    pool: Name
+    made_at_s: UnixS
+    hazard_per_h: Amount
+    low_per_h: Amount
+    high_per_h: Amount
+    reasons: tuple[Text, ...] = ()
+
+
+class CapacityPlan(Record, frozen=True, kw_only=True):
+    """How many replicas a pool should have, from when on, and why."""
+
+    pool: Name
+    plan_id: Name
+    made_at_s: UnixS
+    want: Count
+    have: Count
+    not_before_s: UnixS
+    reason: Text
+
+
+class Capacity(Record, frozen=True, kw_only=True):
+    """What an actuator saw and did in a pool."""
+
+    pool: Name
+    at_s: UnixS
+    ready: Count
+    starting: Count = 0
+    plan_id: Name | None = None
+    """Receipt: the plan that was carried out last."""
+    note: Text = ""
+
+
+# ---------------------------------------------------------------- decided
+
+
+class TableEndpoint(Record, frozen=True, kw_only=True):
+    """An endpoint as gateways need it. `down` ones are listed so that gateways know what to probe."""
+
+    name: Name
+    url: Url
+    provider: Name
+    region: Name
+    zone: Name
+    jurisdiction: Annotated[str, Meta(pattern=r"^[A-Z]{2}$")]
+    state: EndpointState = "ready"
+    capacity_rps: Amount
+    """Of all ready replicas together."""
+    concurrency: Count
+    cost_usd_per_request: Usd
+    latency_p95_ms: Ms
+    """Inside the endpoint, without the way to it."""
+
+
+class Route(Record, frozen=True, kw_only=True):
+    """Where requests of one origin and class go: shares add up to 1; fallbacks in order when all shares fail."""
+
+    origin: Name
+    class_: Name = msgspec.field(name="class")
+    tier: Tier = "standard"
+    slo_p95_ms: Annotated[float, Meta(gt=0, le=1e7)]
+    endpoints: tuple[Name, ...]
+    shares: tuple[Share, ...]
+    fallbacks: tuple[Name, ...] = ()
+    reason: Text = ""
+
+
+class RoutingTable(Record, frozen=True, kw_only=True):
+    """An immutable, complete, numbered snapshot for one service. (epoch, version) only ever grows."""
+
+    service: Name
+    epoch: Count
+    version: Count
+    issued_at_s: UnixS
+    expires_at_s: UnixS
+    fleet_version: Count
+    default_class: Name
+    endpoints: tuple[TableEndpoint, ...]
+    routes: tuple[Route, ...]
+    reason: Text = ""
+    """Why this table differs from the one before it."""
+    evidence_at_s: UnixS | None = None
+    """When the failure that caused this table was first seen at a gateway; None: no failure did."""
+
+
+class GatewayStatus(Record, frozen=True, kw_only=True):
+    """What a gateway follows. Refusals are counted by reason."""
+
+    gateway: Name
+    service: Name
+    at_s: UnixS
+    epoch: Count | None = None
+    version: Count | None = None
+    applied_at_s: UnixS | None = None
+    age_s: Seconds | None = None
+    expired: bool = False
+    refused: dict[Annotated[str, Meta(max_length=128)], Count] = {}
+    dropped: dict[Annotated[str, Meta(max_length=128)], Count] = {}
+    """Reports that could not be kept while the broker was away, by topic."""
+
+
+class Exclusion(Record, frozen=True, kw_only=True):
+    """An endpoint that a route may not or cannot use, and why."""
+
+    endpoint: Name
+    reason: Text
+
+
+class Candidate(Record, frozen=True, kw_only=True):
+    """An endpoint that was considered for a route: its objective by parts, in dollars per request."""
+
+    endpoint: Name
+    price_usd: Usd
+    latency_usd: Usd
+    share: Share
+
+
+class Considered(Record, frozen=True, kw_only=True):
+    """What was considered for one origin and class."""
+
+    origin: Name
+    class_: Name = msgspec.field(name="class")
+    demand_rps: Amount
+    candidates: tuple[Candidate, ...]
+    excluded: tuple[Exclusion, ...] = ()
+    unserved_rps: Amount = 0.0
+
+
+class Decision(Record, frozen=True, kw_only=True):
+    """Why a table changed: inputs by offset, what was considered, how it was shared out."""
+
+    service: Name
+    epoch: Count
+    version: Count
+    made_at_s: UnixS
+    reason: Text
+    method: Literal["greedy", "lp"]
+    inputs: dict[Annotated[str, Meta(max_length=200)], Count] = {}
+    """"topic/partition" to the next offset: everything before it was known."""
+    considered: tuple[Considered, ...]
+
+
+class Session(Record, frozen=True, kw_only=True):
+    """Where a live session has its home, and until when it has to move."""
+
+    session: Name
+    service: Name
+    home: Name
+    attempt: Count
+    at_s: UnixS
+    move_by_s: UnixS | None = None

@@ -1,0 +1,1 @@
+"""Carriers: the same stages run on Faust and Kafka (`kafka`), and in memory with a virtual clock (`memory`)."""
