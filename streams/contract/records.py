@@ -122,7 +122,7 @@ class Buckets(Record, frozen=True, kw_only=True):
 
     gamma: Annotated[float, Meta(gt=1.0001, le=4)]
     index: Annotated[tuple[Annotated[int, Meta(ge=-10_000, le=10_000)], ...], Meta(max_length=4096)]
-    count: Annotated[tuple[Count, ...], Meta(max_length=4096)]
+    count: Annotated[tuple[Annotated[int, Meta(ge=0, le=2**24)], ...], Meta(max_length=4096)]
     exact: bool = True
     """False: converted from foreign bounds."""
 

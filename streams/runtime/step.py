@@ -8,7 +8,7 @@ say the same, however the batches were cut and the topics interleaved.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import msgspec
@@ -39,6 +39,8 @@ class Heard(Generic[R]):
     batch: Batch
     positions: NDArray[np.intp]
     records: list[R]
+    memo: dict[str, Any] = field(default_factory=dict, compare=False)
+    """What a stage worked out while screening and needs again when it folds."""
 
     @property
     def topic(self) -> str:
