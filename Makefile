@@ -1,0 +1,50 @@
+# A bare `make` greets a newcomer. Each target does all its own set-up, quickly the second time.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+ARGS   ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check bench contract lock clean
+
+help: ## this list
+	@echo "Tradewind balances AI inference by what endpoints deliver right now. Start with:  make demo"
+	@echo
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+demo: $(READY) ## the loop, live: real Kafka, real HTTP traffic, an outage (make demo ARGS="--seconds 90 --outage eu-west@45")
+	@$(BIN)/tradewind demo $(ARGS)
+
+test: $(READY) ## all tests, on a real Kafka (make test ARGS="tests/unit -k sketch")
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(READY) ## ruff, mypy --strict, import walls, generated files in step
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/python -m streams.contract.schema
+	@$(BIN)/python -m pip check
+
+bench: $(READY) ## every bench, a JSON line each; minutes, on a quiet machine
+	@for name in ingest loop pick many; do $(BIN)/python -m bench.$$name --json; done
+
+contract: $(READY) ## write docs/reference/contract from the structs
+	@$(BIN)/python -m streams.contract.schema --write
+
+lock: $(READY) ## pin what pyproject.toml asks for, with hashes and without addresses
+	@$(BIN)/python -m pip install -q uv
+	@$(BIN)/uv pip compile pyproject.toml --extra embedded --group dev --universal --generate-hashes --no-emit-index-url --no-header -q -o requirements.lock
+
+clean: ## forget the virtual environment, caches and run folders
+	rm -rf $(VENV) .tradewind .bench-env .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed, $$($(PYTHON) --version) is here; say which: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
+	@echo "setting up $(VENV) (once)" >&2
+	@$(PYTHON) -m venv $(VENV) >&2
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements.lock >&2
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e . >&2
+	@touch $@
