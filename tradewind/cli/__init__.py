@@ -1,0 +1,58 @@
+"""The `tradewind` command. Heavy imports wait until a command needs them; errors are one sentence with a remedy.
+
+Exit status: 0 done, 1 could not, 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from streams.contract.errors import TradewindError
+from tradewind import __version__
+from tradewind.cli import demo, roles, topics
+
+app = typer.Typer(
+    name="tradewind",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Balances AI inference over clouds, regions, instance types and edge sites by what they deliver right now.",
+    epilog="Start with:  tradewind demo",
+)
+app.command("demo")(demo.demo)
+app.command("fault")(demo.fault)
+app.command("worker")(roles.worker)
+app.command("gateway")(roles.gateway)
+app.command("flow")(roles.flow)
+app.add_typer(topics.app, name="topics")
+app.add_typer(topics.fleet_app, name="fleet")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"tradewind {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say the version and stop.")
+    ] = False,
+) -> None:
+    """Options before the command."""
+
+
+def main() -> None:
+    """Run the command line; an error of ours becomes one sentence on stderr and exit status 1."""
+    try:
+        app()
+    except TradewindError as error:
+        print(f"tradewind: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(0)  # whoever read our output has seen enough

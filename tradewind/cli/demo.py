@@ -1,0 +1,163 @@
+"""`tradewind demo` and `tradewind fault`."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+import typer
+
+from streams.contract.errors import BadSetting, Missing
+from streams.settings import environment, load
+from tradewind.cli.options import AsJson
+
+if TYPE_CHECKING:
+    from tradewind.demo.play import Play
+    from tradewind.demo.report import Report
+    from tradewind.embedded import Runtime
+
+KINDS = ("dead", "refusing", "slow", "hanging", "breaking", "none")
+DATA = Path(".tradewind/demo")
+
+
+def demo(
+    seconds: Annotated[float | None, typer.Option(min=5, max=86400, help="End then. [default: at Ctrl-C]")] = None,
+    outage: Annotated[
+        str | None, typer.Option(metavar="REGION@S[-S]", help="Kill a region's endpoints then, as in eu-west@45-65.")
+    ] = None,
+    broker_outage: Annotated[
+        float | None, typer.Option(metavar="S", min=0, help="kill -9 the embedded broker then, and start it again.")
+    ] = None,
+    surge: Annotated[str, typer.Option(metavar="FACTORx@S[-S]", help="More load from then on, as in 3x@30-60.")] = "",
+    rps: Annotated[float, typer.Option(min=0.1, max=1000, help="Mean requests per second over all origins.")] = 30.0,
+    trace: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="Arrivals to replay. [default: a bundled sample]")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of arrivals, classes and the endpoints' noise.")] = 1,
+    bootstrap_servers: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Use this Kafka instead of an embedded one.")
+    ] = None,
+    data: Annotated[Path, typer.Option(help="Folder of this run: broker data, logs, keys.")] = DATA,
+    keep: Annotated[bool, typer.Option("--keep", help="Start from what the folder holds.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run the whole loop here: a real Kafka, workers, gateways, six HTTP endpoints in three regions, recorded arrivals.
+
+    Examples:
+      tradewind demo
+      tradewind demo --seconds 90 --outage eu-west@45 --json
+      tradewind demo --bootstrap-servers localhost:9092
+    """
+    from tradewind.demo.options import Options
+
+    options = Options(
+        seconds=seconds, outage=outage, broker_outage_at_s=broker_outage, surge=surge, rps=rps, trace=trace, seed=seed,
+        as_json=as_json, bootstrap_servers=bootstrap_servers, data=data, keep=keep,
+    )  # fmt: skip
+    play = _play(options)
+    report = asyncio.run(_until_stopped(play))
+    if as_json:
+        print(msgspec.json.encode(report).decode())
+    else:
+        print(f"logs of this run: {data / 'log'}", file=sys.stderr)
+        _tell(report)
+
+
+def _play(options: Any) -> Play:
+    from tradewind.demo.play import Play
+    from tradewind.load import TraceError
+
+    settings = load(bootstrap_servers=options.bootstrap_servers)
+    environ = environment()
+    runtime = None if options.bootstrap_servers else _runtime(environ)
+    try:
+        return Play(options, settings, runtime, environ)
+    except TraceError as error:
+        raise BadSetting("flag", "--trace or --surge", str(options.trace or options.surge), str(error)) from None
+
+
+def _runtime(environ: Any) -> Runtime:
+    try:
+        from tradewind.embedded import default_cache, prepare, shown_on
+    except ImportError as error:
+        raise Missing(
+            f"The embedded Kafka needs the package {error.name}",
+            "Install it with `pip install 'tradewind[embedded]'`, or use your own: --bootstrap-servers HOST:PORT",
+        ) from None
+    home = environ.get("JAVA_HOME")
+    with shown_on(sys.stderr) as progress:
+        return prepare(
+            default_cache(environ, Path.home()),
+            java_home=Path(home) if home else None,
+            search_path=environ.get("PATH"),
+            progress=progress,
+        )
+
+
+async def _until_stopped(play: Play) -> Report:
+    """The report; SIGINT and SIGTERM end the run early; before it plays, or the second time, at once."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None
+
+    def stop() -> None:
+        if play.stop.is_set() or not play.playing:
+            task.cancel()
+        play.stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop)
+    try:
+        return await play.run()
+    except asyncio.CancelledError:
+        raise typer.Exit(130) from None
+
+
+def _tell(report: Report) -> None:
+    """The report for people."""
+    print(
+        f"{report.requests} requests in {report.seconds:.0f} s, {report.failed} failed, "
+        f"{report.lost_servable} of them though another endpoint could have served; {report.retried} were retried"
+    )
+    times = ", ".join(f"{name} {p95} ms" for name, p95 in report.p95_ms.items() if p95 is not None)
+    print(f"p95 to first token: {times}")
+    spread = report.evidence_to_table_ms
+    if spread.n:
+        print(f"from the first failed attempt to a table without the endpoint: at most {spread.max} ms ({spread.n})")
+    print(f"{report.tables_published} tables published, {report.dead_letters} dead letters")
+
+
+def fault(
+    region: Annotated[str, typer.Argument(help="A region or an endpoint of the running demo, or 'all'.")],
+    kind: Annotated[str, typer.Option(help=f"One of {', '.join(KINDS)}; none mends it.")] = "refusing",
+    for_s: Annotated[float | None, typer.Option("--for", min=0.1, help="Mend it after so many seconds.")] = None,
+    data: Annotated[Path, typer.Option(help="Folder of the running demo.")] = DATA,
+) -> None:
+    """Break a region of the demo that runs in another terminal, or mend it.
+
+    Examples:
+      tradewind fault eu-west --for 20
+      tradewind fault us-east-a --kind hanging
+      tradewind fault eu-west --kind none
+    """
+    from tradewind.demo.pretend_fleet import break_region
+
+    if kind not in KINDS:
+        raise BadSetting("flag", "--kind", kind, f"Choose one of {', '.join(KINDS)}")
+    order: dict[str, object] = {"kind": kind}
+    if for_s is not None:
+        order["for_s"] = for_s
+    try:
+        took = asyncio.run(break_region(data, region, order))
+    except FileNotFoundError:
+        raise Missing(
+            f"No demo runs in {data}", "Start one with `tradewind demo`, or name its folder: --data"
+        ) from None
+    except LookupError as known:
+        raise BadSetting("argument", "REGION", region, f"Choose one of {known}, or an endpoint") from None
+    if not took:
+        raise Missing(f"No endpoint of {region} answered", "The demo has ended, or they are dead; start it again")
+    print(f"{kind}: {', '.join(took)}")

@@ -1,0 +1,92 @@
+"""`tradewind topics` and `tradewind fleet`: what has to be on Kafka before anything runs."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+
+from streams.settings import load
+from tradewind.cli.options import AsJson, Bootstrap, Prefix
+
+app = typer.Typer(no_args_is_help=True, help="Make and check the topics.")
+fleet_app = typer.Typer(no_args_is_help=True, help="Check and publish the fleet.")
+
+
+@app.command()
+def create(bootstrap_servers: Bootstrap = None, topic_prefix: Prefix = None, as_json: AsJson = False) -> None:
+    """Make the topics that are missing. What exists is never altered; what exists and means something else is an error.
+
+    Example: tradewind topics create --bootstrap-servers kafka:9092
+    """
+    from streams.runtime import admin
+
+    settings = load(bootstrap_servers=bootstrap_servers, topic_prefix=topic_prefix)
+    made = asyncio.run(admin.create(settings))
+    if as_json:
+        print(msgspec.json.encode({"created": made}).decode())
+    else:
+        print("\n".join(f"created {name}" for name in made) or "all topics are there")
+
+
+@app.command()
+def check(bootstrap_servers: Bootstrap = None, topic_prefix: Prefix = None, as_json: AsJson = False) -> None:
+    """Compare the topics with what the contract declares. Exit status 1 when anything differs.
+
+    Example: tradewind topics check --json | jq '.differences[].topic'
+    """
+    from streams.runtime import admin
+
+    settings = load(bootstrap_servers=bootstrap_servers, topic_prefix=topic_prefix)
+    found = asyncio.run(admin.check(settings))
+    if as_json:
+        print(msgspec.json.encode({"differences": [d._asdict() for d in found]}).decode())
+    else:
+        print("\n".join(map(str, found)) or "all topics are as declared")
+    raise typer.Exit(1 if found else 0)
+
+
+@fleet_app.command("check")
+def check_fleet(file: Annotated[Path, typer.Argument(help="tradewind.yaml")], as_json: AsJson = False) -> None:
+    """Say all that is wrong with a fleet file: line, field, value, and what would be right.
+
+    Example: tradewind fleet check examples/tradewind.yaml
+    """
+    from router_sync.fleet import BadFleet
+    from router_sync.fleet import load as load_fleet
+
+    try:
+        fleet = load_fleet(file)
+    except BadFleet as bad:
+        if not as_json:
+            raise
+        print(msgspec.json.encode({"problems": [str(problem) for problem in bad.problems]}).decode())
+        raise typer.Exit(1) from None
+    counts = {"endpoints": len(fleet.endpoints), "services": len(fleet.services), "origins": len(fleet.origins)}
+    said = ", ".join(f"{count} {name}" for name, count in counts.items())
+    print(msgspec.json.encode({"problems": [], **counts}).decode() if as_json else f"{file} is good: {said}")
+
+
+@fleet_app.command()
+def publish(
+    file: Annotated[Path, typer.Argument(help="tradewind.yaml")],
+    bootstrap_servers: Bootstrap = None,
+    topic_prefix: Prefix = None,
+) -> None:
+    """Check a fleet file and put it on the fleet topic; workers take it over without a restart.
+
+    Example: tradewind fleet publish tradewind.yaml
+    """
+    from router_sync.fleet import load as load_fleet
+    from streams.runtime import clock
+    from tradewind.fleets import publish as send
+
+    fleet = load_fleet(file)
+    if fleet.version == 0:
+        fleet = msgspec.structs.replace(fleet, version=int(clock.now_s()))
+    settings = load(bootstrap_servers=bootstrap_servers, topic_prefix=topic_prefix)
+    asyncio.run(send(fleet, settings))
+    print(f"published fleet {fleet.fleet}, version {fleet.version}")

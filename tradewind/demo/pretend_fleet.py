@@ -1,0 +1,119 @@
+"""The pretend fleet as processes: one real HTTP server an endpoint, on free ports, killed and revived by region."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+import msgspec
+
+from streams.contract.records import Endpoint, Fleet
+from tradewind.ports import free_port
+from tradewind.processes import Child, Processes, wait_ready
+
+HEALTH_DEADLINE_S = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """Where one endpoint listens."""
+
+    endpoint: Endpoint
+    port: int
+    admin_port: int
+
+
+def placed(fleet: Fleet) -> tuple[Fleet, tuple[Seat, ...]]:
+    """The fleet with urls on free loopback ports, and where each endpoint is to listen."""
+    taken: set[int] = set()
+    seats = []
+    for endpoint in fleet.endpoints:
+        port = free_port(int(endpoint.url.rsplit(":", 1)[1]), avoid=taken)
+        taken.add(port)
+        admin_port = free_port(avoid=taken)
+        taken.add(admin_port)
+        moved = msgspec.structs.replace(endpoint, url=f"http://127.0.0.1:{port}")
+        seats.append(Seat(moved, port, admin_port))
+    return msgspec.structs.replace(fleet, endpoints=tuple(s.endpoint for s in seats)), tuple(seats)
+
+
+class PretendFleet:
+    """The endpoint processes of a fleet."""
+
+    def __init__(self, seats: tuple[Seat, ...], processes: Processes, seed: int) -> None:
+        self.seats, self.seed = seats, seed
+        self._processes = processes
+        self._children: dict[str, Child] = {}
+
+    async def start(self) -> None:
+        """Comes back when all endpoints answer; raises Stop when one does not."""
+        await asyncio.gather(*(self._start(seat, number) for number, seat in enumerate(self.seats)))
+
+    async def _start(self, seat: Seat, number: int) -> None:
+        endpoint = seat.endpoint
+        self._children[endpoint.name] = await self._processes.start(
+            f"endpoint-{endpoint.name}",
+            "tradewind.pretend",
+            *("--name", endpoint.name, "--port", str(seat.port), "--admin-port", str(seat.admin_port)),
+            *("--model", endpoint.services[0], "--capacity-rps", str(endpoint.capacity_rps * endpoint.replicas)),
+            *("--base-ttft-ms", str(endpoint.latency_ms), "--seed", str(self.seed + number)),
+            ready=f"{endpoint.url}/health",
+            deadline_s=HEALTH_DEADLINE_S,
+            may_die=True,
+        )
+
+    def kill(self, region: str) -> None:
+        """`kill -9` for every endpoint of a region."""
+        for seat in self._of(region):
+            self._children[seat.endpoint.name].kill()
+
+    async def revive(self, region: str) -> None:
+        """Start the endpoints of a region again, on their ports."""
+        for seat in self._of(region):
+            child = self._children[seat.endpoint.name]
+            if not child.running:
+                child.start()
+        for seat in self._of(region):
+            await wait_ready(self._children[seat.endpoint.name], f"{seat.endpoint.url}/health", HEALTH_DEADLINE_S)
+
+    def alive(self, region: str) -> bool:
+        """Whether any endpoint of the region runs."""
+        return any(self._children[s.endpoint.name].running for s in self._of(region))
+
+    def _of(self, region: str) -> list[Seat]:
+        return [s for s in self.seats if s.endpoint.region == region]
+
+
+STATE = "demo.json"
+
+
+def note(folder: Path, seats: tuple[Seat, ...], extra: Mapping[str, object]) -> None:
+    """Write down who listens where, for `tradewind fault` in another terminal."""
+    doors = [{"endpoint": s.endpoint.name, "region": s.endpoint.region, "admin_port": s.admin_port} for s in seats]
+    (folder / STATE).write_bytes(msgspec.json.encode({"endpoints": doors, **extra}))
+
+
+async def break_region(folder: Path, region: str, order: Mapping[str, object]) -> list[str]:
+    """Give `order` to every endpoint of `region` of the demo that runs in `folder`; the names of those that took it.
+
+    Raises FileNotFoundError when no demo runs there, and LookupError for a region it does not have.
+    """
+    doors = msgspec.json.decode((folder / STATE).read_bytes())["endpoints"]
+    chosen = [d for d in doors if region in (d["region"], d["endpoint"], "all")]
+    if not chosen:
+        raise LookupError(", ".join(sorted({d["region"] for d in doors})))
+    took = []
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=3)) as http:
+        for door in chosen:
+            try:
+                async with http.post(f"http://127.0.0.1:{door['admin_port']}/fault", json=dict(order)) as answer:
+                    answer.raise_for_status()
+                    took.append(door["endpoint"])
+            except aiohttp.ClientError:
+                if order.get("kind") != "dead":
+                    continue
+                took.append(door["endpoint"])  # it died before it could say so, as told
+    return took

@@ -1,0 +1,107 @@
+"""What a demo came to: one object, the same for people and for machines."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+
+import msgspec
+
+from tradewind.demo.outage import Outage
+from tradewind.demo.watch import Seat
+from tradewind.load import Outcome, phases, quantile_ms
+
+SHARES_EVERY_S = 5.0
+NOT_SERVABLE = frozenset({"client_4xx", "not_sent"})
+"""The caller's own doing, or never sent: every other failure counts as one that another endpoint could have served."""
+
+
+class Broker(msgspec.Struct, frozen=True):
+    """Which broker carried it."""
+
+    name: str
+    version: str
+    embedded: bool
+
+
+class Spread(msgspec.Struct, frozen=True):
+    """How a time spread, in ms; None where there was none."""
+
+    n: int
+    p50: float | None
+    max: float | None
+
+
+class ShareAt(msgspec.Struct, frozen=True):
+    """The share of answered requests that a region served in the slot that began `at_s` after the load."""
+
+    at_s: float
+    region: str
+    share: float
+
+
+class Report(msgspec.Struct, frozen=True):
+    """The figures of one run. Latencies are times to first token of streamed answers that came whole."""
+
+    broker: Broker
+    seconds: float
+    requests: int
+    failed: int
+    lost_servable: int
+    errors: dict[str, int]
+    retried: int
+    p95_ms: dict[str, float | None]
+    total_p95_ms: dict[str, float | None]
+    evidence_to_table_ms: Spread
+    tables_published: int
+    dead_letters: int
+    shares: list[ShareAt]
+    moves: list[str]
+    startup_s: float
+
+
+def make(
+    outcomes: Sequence[Outcome], seat: Seat, broker: Broker, outage: Outage | None, *, seconds: float, startup_s: float
+) -> Report:
+    """The report of a run of `seconds`; without an outage all of it is "before"."""
+    from_s, to_s = (outage.at_s, outage.until_s) if outage else (float("inf"), float("inf"))
+    first, whole = phases(outcomes, from_s, to_s, "ttft_ms"), phases(outcomes, from_s, to_s)
+    failed = [o for o in outcomes if not o.ok]
+    return Report(
+        broker=broker,
+        seconds=round(seconds, 1),
+        requests=len(outcomes),
+        failed=len(failed),
+        lost_servable=sum(o.error not in NOT_SERVABLE for o in failed),
+        errors=dict(Counter(o.error or "unknown" for o in failed)),
+        retried=sum((o.attempts or 1) > 1 for o in outcomes),
+        p95_ms={name: _round(getattr(first, name).p95_ms) for name in ("before", "during", "after")},
+        total_p95_ms={name: _round(getattr(whole, name).p95_ms) for name in ("before", "during", "after")},
+        evidence_to_table_ms=Spread(
+            len(seat.evidence_ms),
+            _round(quantile_ms(seat.evidence_ms, 0.5)),
+            _round(max(seat.evidence_ms, default=None)),
+        ),
+        tables_published=seat.published,
+        dead_letters=seat.dead_letters,
+        shares=shares(outcomes),
+        moves=[why for _, _, why in seat.moves if why],
+        startup_s=round(startup_s, 1),
+    )
+
+
+def shares(outcomes: Sequence[Outcome], every_s: float = SHARES_EVERY_S) -> list[ShareAt]:
+    """Shares by region of the good answers in each slot of `every_s` seconds."""
+    slots: dict[float, Counter[str]] = defaultdict(Counter)
+    for one in outcomes:
+        if one.ok and one.region:
+            slots[one.at_s - one.at_s % every_s][one.region] += 1
+    return [
+        ShareAt(at_s, region, round(count / slot.total(), 3))
+        for at_s, slot in sorted(slots.items())
+        for region, count in sorted(slot.items())
+    ]
+
+
+def _round(value: float | None) -> float | None:
+    return None if value is None else round(value, 1)

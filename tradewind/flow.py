@@ -1,0 +1,43 @@
+"""The map: every step of the house, what it reads, what it writes, how often it speaks.
+
+metrics, prices ─► streams/ ─► forecasting/ ─► router_sync/ ─► gateways ─► metrics …
+                    heard       expected        decided, said
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import router_sync.flow
+
+import streams.flow
+from router_sync.sign import Signer
+from streams.runtime.step import Earliest, Step
+from streams.settings import Settings
+
+ROOMS = ("streams", "router")
+
+
+def rooms(settings: Settings, signer: Signer | None = None) -> Mapping[str, tuple[Step, ...]]:
+    """The steps of each room that runs. A room is one Faust app, one consumer group, one kind of process.
+
+    Without a `signer` the router's tables are unsigned: good for a look at the map, followed by no gateway.
+    """
+    return {"streams": streams.flow.steps(settings), "router": router_sync.flow.steps(settings, signer)}
+
+
+def lines(settings: Settings) -> list[str]:
+    """One line per step, for people."""
+    return [
+        f"{room:8} {step.name:8} {' + '.join(_reads(step)):75} ─► {', '.join(t.name for t in step.writes)}"
+        f"   every {step.every_s:g} s, at once on evidence"
+        for room, steps in rooms(settings).items()
+        for step in steps
+    ]
+
+
+def _reads(step: Step) -> list[str]:
+    return [
+        f"{r.topic.name} ({'all' if isinstance(r.restore, Earliest) else f'last {r.restore.seconds:g} s'})"
+        for r in step.reads
+    ]
