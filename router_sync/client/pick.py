@@ -1,0 +1,220 @@
+"""From a table to one endpoint per request, in microseconds: shares by the table, corrected by what is seen here.
+
+Two endpoints are drawn by their shares; the less strained of the two is taken:
+
+    strain = peak / usual latency * (1 + requests in flight / what its share of all of them would be)
+
+Both factors are 1 where all goes to plan, so that the shares come out as the table has them; where an endpoint slows
+down or fills up, its share moves to the others before the table knows. An open breaker takes it out altogether.
+What the route does not name is never picked; when all it names is open, the least bad is: load fails open, law closed.
+"""
+
+from __future__ import annotations
+
+import random
+from bisect import bisect_right
+from collections.abc import Container, Iterable, Mapping, Sequence
+from itertools import accumulate
+from typing import Final
+
+from router_sync.client.endpoint import LocalEndpoint
+from router_sync.client.shares import Ring, alias
+from streams.contract.records import Route, RoutingTable, TableEndpoint
+from streams.runtime.clock import Clock
+
+_DRAWS: Final = 6
+_WALK: Final = 256
+
+
+class Pick:
+    """One endpoint on one route. `endpoint` is told how it went: begin, then ok, failed or dropped."""
+
+    __slots__ = ("endpoint", "route", "share", "spread")
+
+    def __init__(self, endpoint: LocalEndpoint, route: Route, share: float) -> None:
+        self.endpoint, self.route, self.share = endpoint, route, share
+        self.spread = 0.0
+
+    def strain(self, now_s: float) -> float:
+        """1 when all goes to plan; twice as slow or twice as full doubles it."""
+        endpoint = self.endpoint
+        return endpoint.slowness(now_s) * (1.0 + endpoint.in_flight * self.spread)
+
+
+class _Lane:
+    """One route, made ready for picking."""
+
+    __slots__ = ("_ring", "count", "keep", "other", "picks", "rest", "route", "upto")
+
+    def __init__(self, route: Route, endpoints: Mapping[str, LocalEndpoint]) -> None:
+        self.route = route
+        named = [
+            Pick(endpoints[name], route, share)
+            for name, share in zip(route.endpoints, route.shares, strict=True)
+            if name in endpoints
+        ]
+        self.picks = [pick for pick in named if pick.share > 0]
+        self.rest = _fallbacks(route, named, endpoints)
+        shares = [pick.share for pick in self.picks]
+        self.count = len(shares)
+        self.keep, others = alias(shares)
+        self.other = [self.picks[i] for i in others]
+        self.upto = list(accumulate(shares))
+        self._ring: Ring | None = None
+        self.spread_out()
+
+    def spread_out(self) -> None:
+        """Take over usual latencies: a slow endpoint holds more requests at the same share, and is not to blame."""
+        usual = [pick.share * (pick.endpoint.usual_ms or 1.0) for pick in self.picks]
+        mean = sum(usual) / max(1, len(usual))
+        for pick, held in zip(self.picks, usual, strict=True):
+            pick.spread = mean / held
+        for pick in self.rest:
+            pick.spread = 1.0
+
+    @property
+    def ring(self) -> Ring:
+        if self._ring is None:
+            self._ring = Ring([pick.endpoint.name for pick in self.picks], [pick.share for pick in self.picks])
+        return self._ring
+
+    def all(self) -> Iterable[Pick]:
+        yield from self.picks
+        yield from self.rest
+
+
+def _fallbacks(route: Route, named: Sequence[Pick], endpoints: Mapping[str, LocalEndpoint]) -> list[Pick]:
+    """Declared fallbacks in order, then those that are allowed but have no share; what is down comes last."""
+    shared = {pick.endpoint.name for pick in named if pick.share > 0}
+    declared = [name for name in route.fallbacks if name in endpoints]
+    spare = [pick.endpoint.name for pick in named if pick.share <= 0]
+    names = [name for name in dict.fromkeys(declared + spare) if name not in shared]
+    return sorted((Pick(endpoints[name], route, 0.0) for name in names), key=lambda p: p.endpoint.state == "down")
+
+
+class Picker:
+    """Picks for one service. Give it each table that is adopted; what it knows of endpoints survives the change.
+
+    `rng` is any source of chance, `clock` seconds that never go back. One event loop only.
+    """
+
+    def __init__(self, table: RoutingTable, *, rng: random.Random, clock: Clock) -> None:
+        self.table = table
+        self.endpoints: dict[str, LocalEndpoint] = {}
+        self._rng, self._draw, self._clock = rng, rng.random, clock
+        self._lanes: dict[str, dict[str, _Lane]] = {}
+        self._build(table)
+
+    def adopt(self, table: RoutingTable) -> None:
+        """Follow `table` from the next pick on."""
+        same = table.routes == self.table.routes and table.endpoints == self.table.endpoints
+        self.table = table
+        if not same:
+            self._build(table)
+            return
+        for lanes in self._lanes.values():
+            for lane in lanes.values():
+                lane.spread_out()
+
+    def serves(self, origin: str, class_: str) -> bool:
+        """Whether the table has a route for this origin and class at all."""
+        return class_ in self._lanes.get(origin, ())
+
+    def pick(self, origin: str, class_: str, key: str | None = None, exclude: Container[str] = ()) -> Pick | None:
+        """An endpoint for a request of `class_` from `origin`, none of `exclude`; None when the route has no more.
+
+        With a `key` (a session, a prompt's prefix) the same endpoint as before while its share and health allow.
+        """
+        lanes = self._lanes.get(origin)
+        lane = lanes.get(class_) if lanes is not None else None
+        if lane is None:
+            return None
+        now_s = self._clock()
+        if key is not None:
+            return self._sticky(lane, key, exclude, now_s)
+        count = lane.count
+        if not count:
+            return self._search(lane, exclude, now_s)
+        at = self._draw() * count
+        i = int(at)
+        first = lane.picks[i] if at < lane.keep[i] else lane.other[i]
+        at = self._draw() * count
+        i = int(at)
+        second = lane.picks[i] if at < lane.keep[i] else lane.other[i]
+        one, two = first.endpoint, second.endpoint
+        if exclude or one.breaker.shut or two.breaker.shut:
+            return self._careful(lane, first, second, exclude, now_s)
+        if one is two:
+            return first
+        return first if first.strain(now_s) <= second.strain(now_s) else second
+
+    def left(self, origin: str, class_: str, tried: Container[str]) -> int:
+        """How many endpoints of the route the table does not call down, and were not `tried`."""
+        lane = self._lanes.get(origin, {}).get(class_)
+        if lane is None:
+            return 0
+        return sum(p.endpoint.state != "down" and p.endpoint.name not in tried for p in lane.all())
+
+    # -- the slower ways ----------------------------------------------------------------------------------------------
+
+    def _careful(self, lane: _Lane, first: Pick, second: Pick, exclude: Container[str], now_s: float) -> Pick | None:
+        """The less strained of two usable draws; when chance does not bring any, the search does."""
+        found = [pick for pick in (first, second) if _usable(pick, exclude, now_s)]
+        draws = 0
+        while not found and draws < _DRAWS:
+            draws += 1
+            at = self._draw() * lane.count
+            i = int(at)
+            pick = lane.picks[i] if at < lane.keep[i] else lane.other[i]
+            if _usable(pick, exclude, now_s):
+                found.append(pick)
+        if not found:
+            return self._search(lane, exclude, now_s)
+        return min(found, key=lambda pick: pick.strain(now_s))
+
+    def _search(self, lane: _Lane, exclude: Container[str], now_s: float) -> Pick | None:
+        """By shares among all that are usable; then fallbacks in order; then, load failing open, the least bad."""
+        usable = [pick for pick in lane.picks if _usable(pick, exclude, now_s)]
+        if usable:
+            upto = list(accumulate(pick.share for pick in usable))
+            return usable[min(bisect_right(upto, self._draw() * upto[-1]), len(usable) - 1)]
+        for pick in lane.rest:
+            if _usable(pick, exclude, now_s) and pick.endpoint.state != "down":
+                return pick
+        left = [pick for pick in lane.all() if pick.endpoint.name not in exclude]
+        return min(left, key=lambda pick: _badness(pick, now_s), default=None)
+
+    def _sticky(self, lane: _Lane, key: str, exclude: Container[str], now_s: float) -> Pick | None:
+        if lane.count:
+            for _, number in zip(range(_WALK), lane.ring.walk(key), strict=False):
+                if _usable(lane.picks[number], exclude, now_s):
+                    return lane.picks[number]
+        return self._search(lane, exclude, now_s)
+
+    # -- adopting -----------------------------------------------------------------------------------------------------
+
+    def _build(self, table: RoutingTable) -> None:
+        self.endpoints = {described.name: self._kept(described) for described in table.endpoints}
+        lanes: dict[str, dict[str, _Lane]] = {}
+        for route in table.routes:
+            lanes.setdefault(route.origin, {})[route.class_] = _Lane(route, self.endpoints)
+        self._lanes = lanes
+
+    def _kept(self, described: TableEndpoint) -> LocalEndpoint:
+        known = self.endpoints.get(described.name)
+        if known is None or known.url != described.url:
+            # another address is another machine: what was seen of the old one says nothing of it
+            return LocalEndpoint(described, self._rng)
+        known.describe(described)
+        return known
+
+
+def _usable(pick: Pick, exclude: Container[str], now_s: float) -> bool:
+    return pick.endpoint.name not in exclude and pick.endpoint.breaker.admits(now_s)
+
+
+def _badness(pick: Pick, now_s: float) -> tuple[bool, bool, float, float]:
+    """Smallest: not down by the table, no trial under way, soonest to be tried, least strained."""
+    endpoint = pick.endpoint
+    breaker = endpoint.breaker
+    return (endpoint.state == "down", breaker.trial, breaker.open_until_s, pick.strain(now_s))

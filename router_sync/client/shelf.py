@@ -1,0 +1,75 @@
+"""The last good tables on disk: exact bytes and headers, so that a restart verifies them again."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import quote
+
+import msgspec
+
+from streams import signals
+
+
+class Found(NamedTuple):
+    """A record of the routing-table topic as it lies there; nothing in it is verified."""
+
+    key: bytes
+    value: bytes
+    headers: list[tuple[str, bytes]]
+
+
+class _Sheet(msgspec.Struct, frozen=True):
+    """A `Found` in a file: JSON, with bytes in base64."""
+
+    key: bytes
+    value: bytes
+    headers: list[tuple[str, bytes]]
+
+
+_decoder = msgspec.json.Decoder(_Sheet)
+
+
+def pack(found: Found) -> bytes:
+    """`found` as the content of a file that `unpack` and `FileSource` read."""
+    return msgspec.json.encode(_Sheet(found.key, found.value, found.headers))
+
+
+def unpack(content: bytes) -> Found:
+    """What `pack` was given. Raises ValueError for anything else."""
+    sheet = _decoder.decode(content)
+    return Found(sheet.key, sheet.value, sheet.headers)
+
+
+class Shelf:
+    """A folder with one file per service. Several processes may share it: each write is whole, the last one stays."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def put(self, service: str, found: Found) -> None:
+        """Keep `found` for `service`. A full or read-only disk is an event: the table is in force anyway."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            handle, draft = tempfile.mkstemp(prefix=".draft.", dir=self.folder)  # mkstemp makes it 0600
+            with os.fdopen(handle, "wb") as file:
+                file.write(pack(found))
+                file.flush()
+                os.fsync(file.fileno())
+            Path(draft).replace(self._path(service))
+        except OSError as error:
+            signals.event("table_not_kept", "warning", service=service, folder=str(self.folder), reason=str(error))
+
+    def all(self) -> Iterator[Found]:
+        """Everything kept; a file that cannot be read is left out with an event."""
+        for path in sorted(self.folder.glob("*.table")) if self.folder.is_dir() else ():
+            try:
+                yield unpack(path.read_bytes())
+            except (OSError, ValueError) as error:
+                signals.event("kept_table_unreadable", "warning", file=str(path), reason=str(error))
+
+    def _path(self, service: str) -> Path:
+        return self.folder / f"{quote(service, safe='')}.table"

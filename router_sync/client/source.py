@@ -1,0 +1,151 @@
+"""Where tables come from: the compacted topic, or a file. A source never ends by itself and never verifies.
+
+It outlives a broker that is away: it tries again for ever, a little slower each time, and counts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import deque
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
+
+from router_sync.client.shelf import Found, unpack
+from streams import signals
+from streams.contract.topics import MAX_VALUE_BYTES, ROUTING_TABLE
+
+_FIRST_WAIT_S: Final = 0.2
+_LONGEST_WAIT_S: Final = 1.0
+_POLL_MS: Final = 1000
+_KEPT: Final = 8
+"""Records kept per key while catching up: one that must not be followed does not hide the good one before it."""
+
+
+class Source(Protocol):
+    """Records of the routing-table topic, oldest first, for ever."""
+
+    failures: int
+    """How often it had to begin again."""
+
+    def records(self) -> AsyncIterator[Found]: ...
+
+
+class KafkaSource:
+    """All services' tables from `bootstrap_servers`: no consumer group, from the start, skipping to each key's last."""
+
+    def __init__(self, bootstrap_servers: str, prefix: str, *, client_id: str = "tradewind-gateway") -> None:
+        self.failures = 0
+        self.connected = False
+        self._servers, self._client_id = bootstrap_servers, client_id
+        self._place = TopicPartition(ROUTING_TABLE.full(prefix), 0)
+
+    async def records(self) -> AsyncIterator[Found]:
+        """Found records; after an outage it goes on where it was."""
+        wait_s, position = _FIRST_WAIT_S, None
+        while True:
+            consumer = self._consumer()
+            try:
+                await consumer.start()
+                consumer.assign([self._place])
+                async for found in self._read(consumer, position):
+                    wait_s = _FIRST_WAIT_S
+                    yield found
+                    position = await consumer.position(self._place)
+            except (KafkaError, OSError, TimeoutError) as error:
+                self.failures += 1
+                if self.failures.bit_count() == 1:
+                    signals.event("table_source_away", "warning", reason=repr(error), failures=self.failures)
+            finally:
+                self.connected = False
+                with contextlib.suppress(KafkaError, OSError):
+                    await consumer.stop()
+            await asyncio.sleep(wait_s)
+            wait_s = min(_LONGEST_WAIT_S, wait_s * 2)
+
+    def _consumer(self) -> Any:
+        return AIOKafkaConsumer(
+            bootstrap_servers=self._servers,
+            client_id=self._client_id,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            max_partition_fetch_bytes=4 * MAX_VALUE_BYTES,
+            fetch_max_wait_ms=500,
+            request_timeout_ms=10_000,
+            metadata_max_age_ms=30_000,
+            retry_backoff_ms=100,
+        )
+
+    async def _read(self, consumer: Any, position: int | None) -> AsyncIterator[Found]:
+        ends = await consumer.end_offsets([self._place])
+        begins = await consumer.beginning_offsets([self._place])
+        end, begin = ends[self._place], begins[self._place]
+        # a position beyond the end: the broker came back empty, so everything there is new
+        consumer.seek(self._place, position if position is not None and begin <= position <= end else begin)
+        self.connected = True
+        for found in await self._last_per_key(consumer, end):
+            yield found
+        while True:
+            for message in await self._some(consumer):
+                yield _found(message)
+
+    async def _last_per_key(self, consumer: Any, end: int) -> list[Found]:
+        kept: dict[bytes, deque[Found]] = {}
+        while await consumer.position(self._place) < end:
+            for message in await self._some(consumer):
+                found = _found(message)
+                kept.setdefault(found.key, deque(maxlen=_KEPT)).append(found)
+        return [found for last in kept.values() for found in last]
+
+    async def _some(self, consumer: Any) -> list[Any]:
+        fetched: Mapping[Any, list[Any]] = await consumer.getmany(self._place, timeout_ms=_POLL_MS)
+        return fetched.get(self._place, [])
+
+
+def _found(message: Any) -> Found:
+    return Found(message.key or b"", message.value or b"", list(message.headers))
+
+
+class FileSource:
+    """A table in a file as `shelf.pack` writes it; read again whenever the file changes."""
+
+    def __init__(self, path: Path, *, every_s: float = 0.2) -> None:
+        self.failures = 0
+        self._path, self._every_s = path, every_s
+
+    async def records(self) -> AsyncIterator[Found]:
+        """The file's record now and after each change. A file that is not there, or not whole, is waited for."""
+        seen: tuple[int, int, int] | None = None
+        while True:
+            mark = _mark(self._path)
+            if mark is not None and mark != seen:
+                seen = mark
+                if (found := self._load()) is not None:
+                    yield found
+            await asyncio.sleep(self._every_s)
+
+    def _load(self) -> Found | None:
+        try:
+            return unpack(self._path.read_bytes())
+        except (OSError, ValueError) as error:
+            self.failures += 1
+            signals.event("table_file_unreadable", "warning", file=str(self._path), reason=str(error))
+            return None
+
+
+def _mark(path: Path) -> tuple[int, int, int] | None:
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_ino, stat.st_mtime_ns, stat.st_size
+
+
+def hush_kafka() -> None:
+    """aiokafka logs each attempt at a broker that is away; ours is one line per outage."""
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)

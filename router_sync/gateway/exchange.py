@@ -1,0 +1,268 @@
+"""One attempt at one endpoint: send, wait within deadlines, hand the answer through.
+
+    connect ─► first byte ─► piece, piece … ─► end
+       │            │            │ stall, truncated          nothing sent to the caller yet: Failed, and another may try
+       └ connect    └ reset, first_byte_timeout, 5xx, 429    something sent: Failed with `trip.response` begun
+
+Plain answers are held until whole, streams until their first event: up to there a break can be tried elsewhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from io import BytesIO
+from typing import Any, Final
+
+import aiohttp
+from aiohttp import web
+from multidict import CIMultiDict
+from yarl import URL
+
+from router_sync.client import Pick
+from router_sync.gateway.ask import Ask, Upload
+from router_sync.gateway.config import Deadlines, Limits
+from router_sync.gateway.events import UNKNOWN, Events, Tokens, tokens_of
+from router_sync.gateway.refusal import Refusal
+from streams.contract.records import ErrorKind
+
+_KEPT_BACK: Final = frozenset(
+    {
+        "connection", "keep-alive", "proxy-authenticate", "trailer", "transfer-encoding", "upgrade", "content-length",
+        "date", "server", "set-cookie",
+    }
+)  # fmt: skip
+_LARGE: Final = 1 << 19
+_ENDS_WITH_DONE: Final = frozenset({"/v1/chat/completions", "/v1/completions"})
+
+
+class Failed(Exception):
+    """This attempt failed. `retry_after` as a throttling endpoint said."""
+
+    def __init__(self, kind: ErrorKind, why: str, retry_after: str | None = None) -> None:
+        super().__init__(why)
+        self.kind, self.why, self.retry_after = kind, why, retry_after
+
+
+class CallerGone(Exception):
+    """The caller hung up, or takes nothing any more."""
+
+
+class Trip:
+    """One request on its way through: what was asked, what was tried, what was sent."""
+
+    __slots__ = (
+        "ask", "class_", "headers", "method", "path", "query", "request", "response", "service", "streams",
+        "table", "tried", "until_s",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        request: web.BaseRequest,
+        ask: Ask,
+        class_: str,
+        table: str,
+        headers: CIMultiDict[str],
+        path: str,
+        until_s: float,
+    ) -> None:
+        self.request, self.ask, self.class_, self.headers, self.until_s = request, ask, class_, headers, until_s
+        self.method, self.path, self.query = request.method, path, request.query_string
+        self.service, self.table = ask.model, table
+        self.tried: list[str] = []
+        self.response: web.StreamResponse | None = None
+        """Set when something has been sent to the caller."""
+        self.streams = False
+        """The response is a stream of events."""
+
+    def stamp(self, pick: Pick, headers: CIMultiDict[str]) -> None:
+        """Say in `headers` who served."""
+        headers["x-tradewind-endpoint"] = pick.endpoint.name
+        headers["x-tradewind-region"] = pick.endpoint.region
+        headers["x-tradewind-table"] = self.table
+        headers["x-tradewind-attempts"] = str(len(self.tried))
+        headers["Server"] = "tradewind"
+
+
+class Seen:
+    """What one attempt saw."""
+
+    __slots__ = ("bytes_out", "first_s", "sending", "tokens")
+
+    def __init__(self) -> None:
+        self.first_s: float | None = None
+        self.sending = False
+        self.bytes_out = 0
+        self.tokens: Tokens = UNKNOWN
+
+
+class Exchange:
+    """Makes attempts over one pool of connections."""
+
+    def __init__(self, session: aiohttp.ClientSession, limits: Limits, deadlines: Deadlines) -> None:
+        self._session, self._limits, self._deadlines = session, limits, deadlines
+        self._now = asyncio.get_running_loop().time
+        self._urls: dict[tuple[str, str], URL] = {}
+
+    async def attempt(self, trip: Trip, pick: Pick, seen: Seen) -> web.StreamResponse:
+        """The answer, sent or ready to be sent. Raises Failed, CallerGone, or Refusal when the caller is at fault."""
+        try:
+            async with asyncio.timeout_at(min(self._now() + self._first_byte_s(pick), trip.until_s)) as limit:
+                async with self._session.request(
+                    trip.method,
+                    self._url(pick.endpoint.url, trip),
+                    headers=trip.headers,
+                    data=_data(trip.ask.body),
+                    allow_redirects=False,
+                ) as answer:
+                    _refuse_failure(answer)
+                    if answer.headers.get("Content-Type", "").startswith("text/event-stream"):
+                        return await self._events(trip, pick, seen, answer, limit)
+                    return await self._plain(trip, pick, seen, answer, limit)
+        except aiohttp.ConnectionTimeoutError:
+            raise Failed("connect", f"no connection within connect_s = {self._deadlines.connect_s:g} s") from None
+        except TimeoutError:
+            raise self._late(trip, seen) from None
+        except aiohttp.ClientConnectorError as error:
+            raise Failed("connect", f"cannot connect: {error.strerror or type(error).__name__}") from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise Failed("reset" if seen.first_s is None else "truncated", type(error).__name__) from None
+
+    def _late(self, trip: Trip, seen: Seen) -> Exception:
+        """What a deadline that passed means."""
+        if seen.sending:
+            return CallerGone()
+        if isinstance(trip.ask.body, Upload) and not trip.request.content.is_eof():
+            return Refusal(408, "request_too_slow", f"The upload stopped for body_s = {self._limits.body_s:g} s.")
+        if seen.first_s is None:
+            return Failed("first_byte_timeout", "no answer in time")
+        return Failed("stall", f"nothing came for stall_s = {self._deadlines.stall_s:g} s, or total_s is over")
+
+    def _first_byte_s(self, pick: Pick) -> float:
+        """By the class's SLO, and not below what this endpoint has needed lately."""
+        deadlines = self._deadlines
+        wanted = max(
+            deadlines.first_byte_floor_s,
+            deadlines.slo_factor * pick.route.slo_p95_ms / 1000.0,
+            3.0 * pick.endpoint.peak_ms / 1000.0,
+        )
+        return min(deadlines.first_byte_s, wanted)
+
+    def _url(self, base: str, trip: Trip) -> URL:
+        where = (base, trip.path)
+        url = self._urls.get(where)
+        if url is None:
+            url = URL(base.rstrip("/").removesuffix("/v1") + trip.path, encoded=True)
+            if len(self._urls) < 10_000:
+                self._urls[where] = url
+        return URL(f"{url}?{trip.query}", encoded=True) if trip.query else url
+
+    # -- plain answers ------------------------------------------------------------------------------------------------
+
+    async def _plain(
+        self, trip: Trip, pick: Pick, seen: Seen, answer: aiohttp.ClientResponse, limit: asyncio.Timeout
+    ) -> web.StreamResponse:
+        content, pieces = answer.content, list[bytes]()
+        while piece := await content.readany():
+            self._alive(trip, seen, piece, limit)
+            pieces.append(piece)
+            if seen.bytes_out > self._limits.max_answer_bytes:
+                return await self._pour(trip, pick, seen, answer, limit, b"".join(pieces))
+        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        headers = self._headers(trip, pick, answer)
+        if answer.status == 200 and answer.headers.get("Content-Type", "").startswith("application/json"):
+            seen.tokens = tokens_of(body)
+        return web.Response(status=answer.status, body=body, headers=headers)
+
+    async def _pour(
+        self,
+        trip: Trip,
+        pick: Pick,
+        seen: Seen,
+        answer: aiohttp.ClientResponse,
+        limit: asyncio.Timeout,
+        begun: bytes,
+    ) -> web.StreamResponse:
+        """An answer too large to be held: from here on a break cannot be mended."""
+        response = await self._begin(trip, pick, answer, seen, limit)
+        await self._send(response, begun, trip, seen, limit)
+        while piece := await answer.content.readany():
+            self._alive(trip, seen, piece, limit)
+            await self._send(response, piece, trip, seen, limit)
+        return response
+
+    # -- streams ------------------------------------------------------------------------------------------------------
+
+    async def _events(
+        self, trip: Trip, pick: Pick, seen: Seen, answer: aiohttp.ClientResponse, limit: asyncio.Timeout
+    ) -> web.StreamResponse:
+        events, response = Events(), None
+        while piece := await answer.content.readany():
+            self._alive(trip, seen, piece, limit)
+            if whole := events.feed(piece):
+                if response is None:
+                    trip.streams = True
+                    response = await self._begin(trip, pick, answer, seen, limit)
+                await self._send(response, whole, trip, seen, limit)
+        seen.tokens = events.tokens()
+        if response is None or events.rest() or (trip.path in _ENDS_WITH_DONE and not events.done):
+            raise Failed("truncated", "the stream ended before its end")
+        return response
+
+    # -- both ---------------------------------------------------------------------------------------------------------
+
+    def _alive(self, trip: Trip, seen: Seen, piece: bytes, limit: asyncio.Timeout) -> None:
+        now_s = self._now()
+        if seen.first_s is None:
+            seen.first_s = now_s
+        seen.bytes_out += len(piece)
+        limit.reschedule(min(now_s + self._deadlines.stall_s, trip.until_s))
+
+    async def _begin(
+        self, trip: Trip, pick: Pick, answer: aiohttp.ClientResponse, seen: Seen, limit: asyncio.Timeout
+    ) -> web.StreamResponse:
+        response = web.StreamResponse(status=answer.status, headers=self._headers(trip, pick, answer))
+        if answer.content_length is not None:
+            response.content_length = answer.content_length
+        seen.sending = True
+        try:
+            await response.prepare(trip.request)
+        except ConnectionError:
+            raise CallerGone from None
+        seen.sending = False
+        trip.response = response
+        return response
+
+    async def _send(
+        self, response: web.StreamResponse, piece: bytes, trip: Trip, seen: Seen, limit: asyncio.Timeout
+    ) -> None:
+        """While the caller takes it, the endpoint is not to blame."""
+        limit.reschedule(self._now() + self._limits.send_s)
+        seen.sending = True
+        try:
+            await response.write(piece)
+        except ConnectionError:
+            raise CallerGone from None
+        seen.sending = False
+        limit.reschedule(min(self._now() + self._deadlines.stall_s, trip.until_s))
+
+    def _headers(self, trip: Trip, pick: Pick, answer: aiohttp.ClientResponse) -> CIMultiDict[str]:
+        headers: CIMultiDict[str] = CIMultiDict()
+        for name, value in answer.headers.items():
+            if name.lower() not in _KEPT_BACK:
+                headers.add(name, value)
+        trip.stamp(pick, headers)
+        return headers
+
+
+def _data(body: bytes | Upload) -> Any:
+    if isinstance(body, Upload):
+        return aiter(body)
+    # bytes are written in one go, a file in pieces: a large one would hold up everybody else
+    return BytesIO(body) if len(body) > _LARGE else body or None
+
+
+def _refuse_failure(answer: aiohttp.ClientResponse) -> None:
+    if answer.status >= 500:
+        raise Failed("http_5xx", f"it answered {answer.status}")
+    if answer.status == 429:
+        raise Failed("http_429", "it is throttling", answer.headers.get("Retry-After"))

@@ -1,0 +1,133 @@
+"""GET /health at endpoints that say nothing, so that the fallen can come back and the idle do not fail unseen.
+
+A first failure, of a request or of a probe, is checked by two probes at once: one broken connection is no outage, and
+three failures in a row, which are evidence, need not wait for three callers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import aiohttp
+from yarl import URL
+
+from router_sync.client import LocalEndpoint, Picker
+from router_sync.gateway.config import Probing
+from router_sync.gateway.report import Reporter
+from streams.contract.records import ErrorKind
+
+
+class _Service(NamedTuple):
+    name: str
+    class_: str
+    local: LocalEndpoint
+
+
+class Prober:
+    """One task per endpoint while it runs. `pickers` gives the pickers in force by service."""
+
+    def __init__(
+        self,
+        config: Probing,
+        session: aiohttp.ClientSession,
+        pickers: Callable[[], Iterable[tuple[str, Picker]]],
+        reporter: Reporter,
+        rng: random.Random,
+    ) -> None:
+        self._config, self._session, self._pickers, self._reporter = config, session, pickers, reporter
+        self._rng = rng
+        self._running: dict[str, asyncio.Task[None]] = {}
+        self._checks: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        """Probe until cancelled."""
+        try:
+            while True:
+                self._keep_watch()
+                await asyncio.sleep(self._config.every_s)
+        finally:
+            await self._end([*self._running.values(), *self._checks])
+
+    def suspect(self, endpoint: str) -> None:
+        """A hard failure was seen: when it is the first, look twice, now."""
+        if self._reporter.standing(endpoint).streak == 1:
+            for _ in range(2):
+                check = asyncio.create_task(self._probe(endpoint))
+                self._checks.add(check)
+                check.add_done_callback(self._checks.discard)
+
+    def _keep_watch(self) -> None:
+        names = {name for _, picker in self._pickers() for name in picker.endpoints}
+        for name in names - self._running.keys():
+            self._running[name] = asyncio.create_task(self._watch(name), name=f"probe-{name}")
+        for name in self._running.keys() - names:
+            self._running.pop(name).cancel()
+
+    async def _watch(self, endpoint: str) -> None:
+        while True:
+            await asyncio.sleep(self._config.every_s * self._rng.uniform(0.8, 1.2))
+            if self._wanted(endpoint):
+                await self._probe(endpoint)
+
+    def _wanted(self, endpoint: str) -> bool:
+        """Whether nobody has heard of it lately, or it is held to be down here or by the table."""
+        now_s = asyncio.get_running_loop().time()
+        services = self._services(endpoint)
+        if self._reporter.standing(endpoint).streak > 0:
+            return True
+        if any(s.local.state == "down" or s.local.breaker.shut for s in services):
+            return True
+        return all(now_s - s.local.heard_at_s >= self._config.quiet_s for s in services)
+
+    async def _probe(self, endpoint: str) -> None:
+        services = self._services(endpoint)
+        if not services:
+            return
+        first = self._reporter.standing(endpoint).streak == 0
+        kind = await self._ask(services[0].local.url)
+        now_s = asyncio.get_running_loop().time()
+        for service in services:
+            service.local.probed(now_s, kind is None)
+        # one report: it speaks of the endpoint, whatever the service
+        self._reporter.probed(endpoint, services[0].name, services[0].class_, kind)
+        if kind is not None and first:
+            self.suspect(endpoint)
+
+    async def _ask(self, url: str) -> ErrorKind | None:
+        """What is wrong; None when it is alive."""
+        try:
+            async with asyncio.timeout(self._config.timeout_s):
+                async with self._session.get(health_url(url, self._config.path)) as answer:
+                    await answer.read()
+                    return "http_5xx" if answer.status >= 500 else None
+        except TimeoutError as error:
+            return "connect" if isinstance(error, aiohttp.ConnectionTimeoutError) else "first_byte_timeout"
+        except aiohttp.ClientConnectorError:
+            return "connect"
+        except (aiohttp.ClientError, OSError):
+            return "reset"
+
+    def _services(self, endpoint: str) -> list[_Service]:
+        return [
+            _Service(name, picker.table.default_class, local)
+            for name, picker in self._pickers()
+            if (local := picker.endpoints.get(endpoint)) is not None
+        ]
+
+    @staticmethod
+    async def _end(tasks: list[asyncio.Task[None]]) -> None:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def health_url(url: str, path: str) -> URL:
+    """Where an endpoint tells of its health: beside /v1, not below it.
+
+    >>> str(health_url("http://a:1/v1/", "/health"))
+    'http://a:1/health'
+    """
+    return URL(url.rstrip("/").removesuffix("/v1") + path, encoded=True)

@@ -1,0 +1,247 @@
+"""A request's way: who calls ► which service and class ► attempts until one is answered ► what is said if none was."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Mapping
+from typing import Final, Generic, TypeVar
+
+from aiohttp import web
+from prometheus_client import Counter, Histogram
+
+from router_sync.client import Pick, Picker
+from router_sync.gateway import ask as asking
+from router_sync.gateway.access import Access, class_of
+from router_sync.gateway.ask import Ask, Upload
+from router_sync.gateway.budget import RetryBudget
+from router_sync.gateway.config import GatewayConfig
+from router_sync.gateway.exchange import CallerGone, Exchange, Failed, Seen, Trip
+from router_sync.gateway.probe import Prober
+from router_sync.gateway.refusal import Refusal, error_event
+from router_sync.gateway.report import Reporter
+from streams import signals
+from streams.contract.records import HARD_ERRORS, ErrorKind
+
+_PATH: Final = re.compile(r"/v1(?:/[A-Za-z0-9_:@+-][A-Za-z0-9_.:@+-]*)+")
+"""No empty parts and none that begins with a dot: nothing climbs out of /v1."""
+_STATUS: Final[dict[ErrorKind, int]] = {"first_byte_timeout": 504, "stall": 504, "http_429": 429}
+_SAFE: Final = frozenset({"GET", "HEAD"})
+_Metric = TypeVar("_Metric", Counter, Histogram)
+
+
+class Relay:
+    """Answers requests under /v1. `pickers` is the live mapping of services in force."""
+
+    def __init__(
+        self,
+        config: GatewayConfig,
+        pickers: Mapping[str, Picker],
+        access: Access,
+        exchange: Exchange,
+        reporter: Reporter,
+        prober: Prober,
+    ) -> None:
+        self._config, self._pickers, self._access = config, pickers, access
+        self._exchange, self._reporter, self._prober = exchange, reporter, prober
+        self._now = asyncio.get_running_loop().time
+        self._budget = RetryBudget(config.retries.budget_share, config.retries.budget_per_s, self._now())
+        self.in_flight = 0
+        self.lost_servable = 0
+        """Requests that failed though the route named another endpoint that was not tried."""
+        self._requests = _Children(signals.REQUESTS)
+        self._attempts = _Children(signals.ATTEMPTS)
+        self._seconds = _Children(signals.REQUEST_S)
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """The answer to one request. Raises Refusal."""
+        path = request.path
+        if _PATH.fullmatch(path) is None or ".." in path:
+            raise Refusal(404, "unknown_path", f"There is nothing at {path[:200]!r}; the API is below /v1.")
+        caller = self._access.who(request.headers)
+        if request.method not in ("POST", "GET"):
+            raise Refusal(405, "method_not_allowed", f"{request.method} is not served.", headers={"Allow": "GET, POST"})
+        asked = await asking.read(request, self._config.limits)
+        picker = self._pickers.get(asked.model)
+        if picker is None:
+            raise Refusal(404, "model_not_found", f"The model {asked.model[:128]!r} does not exist.", param="model")
+        origin, table = self._config.origin, picker.table
+        class_ = class_of(caller, request.headers, table.default_class, lambda c: picker.serves(origin, c))
+        self._admit(asked.model, class_)
+        self.in_flight += 1
+        try:
+            return await self._serve(request, asked, picker, class_, path)
+        finally:
+            self.in_flight -= 1
+
+    def _admit(self, service: str, class_: str) -> None:
+        full = self.in_flight >= self._config.limits.max_concurrent
+        self._reporter.arrived(service, class_, shed=full)
+        if full:
+            limit = f"max_concurrent = {self._config.limits.max_concurrent}"
+            self._requests.of(service, class_, "503").inc()
+            raise Refusal(503, "too_many_requests", f"{limit} requests are under way.", headers={"Retry-After": "1"})
+
+    async def _serve(
+        self, request: web.BaseRequest, asked: Ask, picker: Picker, class_: str, path: str
+    ) -> web.StreamResponse:
+        began_s, table = self._now(), picker.table
+        trip = Trip(
+            request,
+            asked,
+            class_,
+            f"{table.epoch}.{table.version}",
+            asking.passed_headers(request),
+            path,
+            began_s + self._config.deadlines.total_s,
+        )
+        try:
+            response = await self._attempts_until(trip, picker)
+        except Refusal as refusal:
+            self._requests.of(trip.service, class_, str(refusal.status)).inc()
+            raise
+        self._requests.of(trip.service, class_, str(response.status)).inc()
+        self._seconds.of(class_).observe(self._now() - began_s)
+        return response
+
+    async def _attempts_until(self, trip: Trip, picker: Picker) -> web.StreamResponse:
+        self._budget.request()
+        failure: Failed | None = None
+        while (pick := self._next(trip, picker, failure)) is not None:
+            trip.tried.append(pick.endpoint.name)
+            try:
+                return await self._attempt(trip, pick)
+            except Failed as failed:
+                failure = failed
+            except CallerGone:
+                return _hung_up(trip)
+            if trip.response is not None:
+                return await self._broken_off(trip, failure)
+        return self._lost(trip, picker, failure)
+
+    def _next(self, trip: Trip, picker: Picker, failure: Failed | None) -> Pick | None:
+        """The next endpoint to ask; None when there is none, or no more may be asked."""
+        if failure is not None:
+            if len(trip.tried) >= self._config.retries.attempts or not self._repeatable(trip, failure):
+                return None
+            if not self._budget.grant(self._now()):
+                return None
+            signals.RETRIES.labels(failure.kind).inc()
+        return picker.pick(self._config.origin, trip.class_, trip.ask.key, trip.tried)
+
+    def _repeatable(self, trip: Trip, failure: Failed) -> bool:
+        """Whether asking again can do no harm."""
+        body = trip.ask.body
+        if isinstance(body, Upload) and body.begun:
+            return False
+        return failure.kind == "connect" or trip.method in _SAFE or self._config.retries.generation
+
+    # -- one attempt, and what is learnt from it ----------------------------------------------------------------------
+
+    async def _attempt(self, trip: Trip, pick: Pick) -> web.StreamResponse:
+        local, seen, began_s = pick.endpoint, Seen(), self._now()
+        standing, trial, settled = self._reporter.standing(local.name), local.begin(), False
+        standing.in_flight += 1
+        try:
+            response = await self._exchange.attempt(trip, pick, seen)
+            settled = True
+            self._answered(trip, pick, seen, response.status, began_s, trial)
+            return response
+        except Failed as failure:
+            settled = True
+            self._failed(trip, pick, failure, began_s, trial)
+            raise
+        finally:
+            standing.in_flight -= 1
+            if not settled:  # the caller went away, or was at fault
+                local.dropped(trial)
+
+    def _answered(self, trip: Trip, pick: Pick, seen: Seen, status: int, began_s: float, trial: bool) -> None:
+        now_s, local = self._now(), pick.endpoint
+        if status >= 400:
+            local.failed(now_s, "client_4xx", trial)
+            self._reporter.failed(local.name, trip.service, trip.class_, "client_4xx")
+            self._attempts.of(local.name, "client_4xx").inc()
+            return
+        latency_ms = (now_s - began_s) * 1000.0
+        ttft_ms = (seen.first_s - began_s) * 1000.0 if trip.streams and seen.first_s is not None else None
+        local.ok(now_s, latency_ms if ttft_ms is None else ttft_ms, trial)
+        body = trip.ask.body
+        self._reporter.served(
+            local.name,
+            trip.service,
+            trip.class_,
+            latency_ms=latency_ms,
+            ttft_ms=ttft_ms,
+            bytes_in=body.sent if isinstance(body, Upload) else len(body),
+            bytes_out=seen.bytes_out,
+            tokens=seen.tokens,
+        )
+        self._attempts.of(local.name, "ok").inc()
+
+    def _failed(self, trip: Trip, pick: Pick, failure: Failed, began_s: float, trial: bool) -> None:
+        now_s, local = self._now(), pick.endpoint
+        if failure.kind == "first_byte_timeout":
+            local.observe(now_s, (now_s - began_s) * 1000.0)  # it takes at least as long as that
+        local.failed(now_s, failure.kind, trial)
+        self._reporter.failed(local.name, trip.service, trip.class_, failure.kind)
+        self._attempts.of(local.name, failure.kind).inc()
+        if failure.kind in HARD_ERRORS:
+            self._prober.suspect(local.name)
+
+    # -- when all else failed -----------------------------------------------------------------------------------------
+
+    def _lost(self, trip: Trip, picker: Picker, failure: Failed | None) -> web.StreamResponse:
+        self._reporter.lost(trip.service, trip.class_)
+        left = picker.left(self._config.origin, trip.class_, trip.tried)
+        headers = {"x-tradewind-attempts": str(len(trip.tried)), "x-tradewind-table": trip.table}
+        if left:
+            self.lost_servable += 1
+            headers["x-tradewind-lost-servable"] = str(left)
+        if failure is None:
+            raise Refusal(503, "no_endpoint", "No endpoint is left for this class.", headers=headers)
+        if failure.kind == "http_429":
+            headers["Retry-After"] = failure.retry_after or "1"
+        message = f"{len(trip.tried)} endpoint(s) failed; the last one: {failure.kind}, {failure.why}."
+        raise Refusal(_STATUS.get(failure.kind, 502), f"upstream_{failure.kind}", message, headers=headers)
+
+    async def _broken_off(self, trip: Trip, failure: Failed) -> web.StreamResponse:
+        """The caller has a part of the answer: let nothing pass for its end."""
+        response, transport = trip.response, trip.request.transport
+        assert response is not None
+        self._reporter.lost(trip.service, trip.class_)
+        signals.event("answer_broken_off", "warning", endpoint=trip.tried[-1], kind=failure.kind)
+        if transport is None:
+            return response
+        if trip.streams:
+            event = error_event(502, f"upstream_{failure.kind}", f"The answer broke off: {failure.why}.")
+            try:
+                async with asyncio.timeout(self._config.limits.send_s):
+                    await response.write(event)
+            except (ConnectionError, TimeoutError):
+                transport.abort()
+            else:
+                transport.close()  # after what is written; without the last chunk, so that no library sees an end
+        else:
+            transport.abort()
+        return response
+
+
+def _hung_up(trip: Trip) -> web.StreamResponse:
+    if trip.request.transport is not None:
+        trip.request.transport.abort()
+    return trip.response or web.Response(status=499)
+
+
+class _Children(Generic[_Metric]):
+    """Children of a metric by label values: looking them up each time would cost microseconds."""
+
+    def __init__(self, metric: _Metric) -> None:
+        self._metric: _Metric = metric
+        self._children: dict[tuple[str, ...], _Metric] = {}
+
+    def of(self, *labels: str) -> _Metric:
+        child = self._children.get(labels)
+        if child is None:
+            child = self._children[labels] = self._metric.labels(*labels)
+        return child

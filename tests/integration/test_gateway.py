@@ -1,0 +1,712 @@
+"""The gateway before real HTTP servers: what callers get when endpoints are well, slow, broken or gone."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import io
+import json
+import random
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import msgspec
+import pytest
+from aiohttp import web
+from yarl import URL
+
+from router_sync.client import Found
+from router_sync.gateway import Deadlines, Gateway, GatewayConfig, Limits, ListSink, Probing, Retries
+from router_sync.keys import load_or_make, public_path
+from streams.contract.records import (
+    Arrivals,
+    EndpointMetrics,
+    GatewayStatus,
+    Route,
+    RoutingTable,
+    TableEndpoint,
+)
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+ANSWER = json.dumps({"id": "1", "choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 7}}).encode()
+CHAT = "/v1/chat/completions"
+ASK = {"model": "m", "messages": []}
+EVENT = b'data: {"choices":[{"delta":{"content":"hi"}}]}\n\n'
+USAGE = b'data: {"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":4}}\n\n'
+DONE = b"data: [DONE]\n\n"
+
+
+class Tables:
+    """A source one can put tables into."""
+
+    def __init__(self) -> None:
+        self.failures = 0
+        self.queue: asyncio.Queue[Found] = asyncio.Queue()
+
+    async def records(self) -> AsyncIterator[Found]:
+        while True:
+            yield await self.queue.get()
+
+
+@asynccontextmanager
+async def upstream(handler: Handler, health: Handler | None = None) -> AsyncIterator[str]:
+    async def well(_: web.Request) -> web.StreamResponse:
+        return web.Response()
+
+    app = web.Application(client_max_size=1 << 26)
+    app.router.add_get("/health", health or well)
+    app.router.add_route("*", "/v1/{rest:.*}", handler)
+    runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+def refusing() -> str:
+    """An address where nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{probe.getsockname()[1]}"
+
+
+def table(urls: dict[str, str], shares: dict[str, float], **fields: Any) -> RoutingTable:
+    endpoints = tuple(
+        TableEndpoint(
+            name=name,
+            url=url,
+            provider="p",
+            region=f"region-{name}",
+            zone="z",
+            jurisdiction="DE",
+            capacity_rps=10,
+            concurrency=8,
+            cost_usd_per_request=0.0,
+            latency_p95_ms=100,
+        )
+        for name, url in urls.items()
+    )
+    rest = tuple(name for name in urls if name not in shares)
+    routes = tuple(
+        Route(
+            origin="eu",
+            class_=class_,
+            slo_p95_ms=300,
+            endpoints=tuple(shares),
+            shares=tuple(shares.values()),
+            fallbacks=rest,
+        )
+        for class_ in ("chat", "batch")
+    )
+    usual: dict[str, Any] = {
+        "service": "m",
+        "epoch": 1,
+        "version": 1,
+        "issued_at_s": time.time(),
+        "expires_at_s": time.time() + 300,
+        "fleet_version": 1,
+        "default_class": "chat",
+        "endpoints": endpoints,
+        "routes": routes,
+    }
+    return RoutingTable(**{**usual, **fields})
+
+
+class House:
+    """A gateway with its callers' session and its reports."""
+
+    def __init__(self, gateway: Gateway, sink: ListSink, tables: Tables, folder: Path) -> None:
+        self.gateway, self.sink, self.tables, self._folder = gateway, sink, tables, folder
+        self.session = aiohttp.ClientSession()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.gateway.port}"
+
+    async def follow(self, of: RoutingTable) -> None:
+        value, key = msgspec.json.encode(of), of.service.encode()
+        await self.tables.queue.put(Found(key, value, load_or_make(self._folder / "key").seal(key, value)))
+        await until(lambda: self._version() == of.version)
+
+    def _version(self) -> int | None:
+        held = self.gateway.following.follower.held.get("m")
+        return held.table.version if held else None
+
+    async def ask(self, **fields: Any) -> tuple[int, dict[str, str], bytes]:
+        headers = fields.pop("headers", {})
+        path = fields.pop("path", CHAT)
+        async with self.session.post(self.url + path, json={**ASK, **fields}, headers=headers) as answer:
+            return answer.status, {k.lower(): v for k, v in answer.headers.items()}, await answer.read()
+
+    def metrics(self, endpoint: str, vantage: str = "gateway") -> list[EndpointMetrics]:
+        told = [record for record, _ in self.sink.records if isinstance(record, EndpointMetrics)]
+        return [record for record in told if record.endpoint == endpoint and record.vantage == vantage]
+
+
+async def until(true: Callable[[], bool], within_s: float = 10.0) -> None:
+    async with asyncio.timeout(within_s):
+        while not true():  # noqa: ASYNC110 - what is waited for has no event of its own
+            await asyncio.sleep(0.005)
+
+
+@asynccontextmanager
+async def house(folder: Path, of: RoutingTable | None = None, **fields: Any) -> AsyncIterator[House]:
+    load_or_make(folder / "key")
+    usual: dict[str, Any] = {
+        "origin": "eu",
+        "port": 0,
+        "trust": (public_path(folder / "key"),),
+        "anonymous": True,
+        "state_dir": folder,
+        "probing": Probing(quiet_s=3600, every_s=3600),
+        "report_every_s": 0.02,
+        "drain_s": 1.0,
+    }
+    tables, sink = Tables(), ListSink()
+    config = GatewayConfig(**{**usual, **fields})
+    gateway = Gateway(config, source=tables, sink=sink, rng=random.Random(1))
+    await gateway.start()
+    one = House(gateway, sink, tables, folder)
+    try:
+        if of is not None:
+            await one.follow(of)
+        yield one
+    finally:
+        await one.session.close()
+        await gateway.stop()
+
+
+def answering(body: bytes = ANSWER, status: int = 200, **headers: str) -> Handler:
+    async def handle(_: web.Request) -> web.StreamResponse:
+        return web.Response(status=status, body=body, headers={"Content-Type": "application/json", **headers})
+
+    return handle
+
+
+def streaming(*pieces: bytes, then: str = "end") -> Handler:
+    """Events, and then an end, a cut connection, or silence."""
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        for piece in pieces:
+            await response.write(piece)
+            await asyncio.sleep(0.01)
+        if then == "cut" and request.transport is not None:
+            request.transport.close()
+        if then == "silence":
+            await asyncio.sleep(60)
+        return response
+
+    return handle
+
+
+async def resetting(request: web.Request) -> web.StreamResponse:
+    assert request.transport is not None
+    request.transport.abort()
+    return web.Response()
+
+
+async def hanging(_: web.Request) -> web.StreamResponse:
+    await asyncio.sleep(60)
+    return web.Response()
+
+
+async def half(request: web.Request) -> web.StreamResponse:
+    """Half of an answer whose length was announced."""
+    response = web.StreamResponse(headers={"Content-Type": "application/json", "Content-Length": "1000"})
+    await response.prepare(request)
+    await response.write(b"x" * 500)
+    assert request.transport is not None
+    request.transport.close()
+    return response
+
+
+def error(body: bytes) -> dict[str, Any]:
+    said: dict[str, Any] = json.loads(body)["error"]
+    assert set(said) == {"message", "type", "param", "code"}
+    return said
+
+
+async def test_a_plain_answer_comes_through_and_says_who_served(tmp_path: Path) -> None:
+    async with upstream(answering(**{"x-model-load": "3"})) as a, house(tmp_path, table({"a": a}, {"a": 1.0})) as one:
+        status, headers, body = await one.ask()
+        assert (status, body) == (200, ANSWER)
+        assert headers["x-tradewind-endpoint"] == "a"
+        assert headers["x-tradewind-region"] == "region-a"
+        assert headers["x-tradewind-table"] == "1.1"
+        assert headers["x-tradewind-attempts"] == "1"
+        assert headers["x-model-load"] == "3"
+        assert "aiohttp" not in headers["server"]
+
+
+async def test_the_endpoint_gets_the_body_as_it_was_and_no_credentials(tmp_path: Path) -> None:
+    seen: dict[str, Any] = {}
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        seen.update(path=request.path_qs, body=await request.read())
+        seen["headers"] = {name.lower(): value for name, value in request.headers.items()}
+        return web.Response(body=ANSWER, content_type="application/json")
+
+    async with upstream(handle) as a, house(tmp_path, table({"a": f"{a}/v1"}, {"a": 1.0})) as one:
+        raw = b'{"model":"m",  "x": 1.50}'
+        headers = {"Authorization": "Bearer secret", "Cookie": "c=1", "x-request-id": "7", "x-tradewind-class": "chat"}
+        async with one.session.post(f"{one.url}{CHAT}?beta=1", data=raw, headers=headers) as answer:
+            assert answer.status == 200
+    assert seen["body"] == raw
+    assert seen["path"] == f"{CHAT}?beta=1"
+    assert seen["headers"]["x-request-id"] == "7"
+    assert not {"authorization", "cookie", "x-tradewind-class"} & set(seen["headers"])
+
+
+async def test_a_stream_comes_through_event_by_event_with_its_usage_reported(tmp_path: Path) -> None:
+    async with (
+        upstream(streaming(EVENT, EVENT[:10], EVENT[10:], USAGE + DONE)) as a,
+        house(tmp_path, table({"a": a}, {"a": 1.0})) as one,
+    ):
+        status, headers, body = await one.ask(stream=True)
+        assert status == 200
+        assert headers["content-type"] == "text/event-stream"
+        assert body == EVENT + EVENT + USAGE + DONE
+        await until(lambda: bool(one.metrics("a")))
+        (told,) = one.metrics("a")
+        assert (told.tokens_in, told.tokens_out) == (3, 4)
+        assert 0 < told.ttft_ms[0] < told.latency_ms[0]
+
+
+@pytest.mark.parametrize(
+    ("broken", "kind"),
+    [
+        (resetting, "reset"),
+        (answering(b"no", 500), "http_5xx"),
+        (answering(b"no", 429), "http_429"),
+        (half, "truncated"),
+        (hanging, "first_byte_timeout"),
+        (streaming(EVENT[:10], then="cut"), "truncated"),
+        (streaming(then="silence"), "first_byte_timeout"),
+        (streaming(EVENT[:10], then="silence"), "stall"),
+    ],
+)
+async def test_what_breaks_before_anything_was_sent_is_served_by_another_endpoint(
+    tmp_path: Path, broken: Handler, kind: str
+) -> None:
+    deadlines = Deadlines(first_byte_s=0.2, stall_s=0.2)
+    async with (
+        upstream(broken, answering()) as a,
+        upstream(answering()) as b,
+        house(tmp_path, table({"a": a, "b": b}, {"a": 1.0}), deadlines=deadlines) as one,
+    ):
+        status, headers, body = await one.ask()
+        assert (status, body) == (200, ANSWER)
+        assert headers["x-tradewind-endpoint"] == "b"
+        assert headers["x-tradewind-attempts"] == "2"
+        await until(lambda: bool(one.metrics("a")) and bool(one.metrics("b")))
+        assert one.metrics("a")[0].errors == {kind: 1}
+        assert one.metrics("a")[0].latency_ms == ()
+        assert not one.metrics("b")[0].errors
+
+
+async def test_a_refused_connection_is_served_elsewhere_and_evidence_is_complete_within_milliseconds(
+    tmp_path: Path,
+) -> None:
+    async with upstream(answering()) as b:
+        of = table({"a": refusing(), "b": b}, {"a": 1.0})
+        async with house(tmp_path, of, report_every_s=3600.0) as one:
+            began_s = time.time()
+            status, _, _ = await one.ask()
+            assert status == 200
+            # the caller's failure and two probes make three in a row, sent at once and not with the interval
+            await until(lambda: any(record.hard_streak >= 3 for record in one.metrics("a", "probe")), 2.0)
+            assert time.time() - began_s < 0.5
+            (first,) = one.metrics("a")
+            assert first.errors == {"connect": 1}
+            assert first.first_error_at_s is not None
+            assert began_s <= first.first_error_at_s <= time.time()
+            assert {urgent for record, urgent in one.sink.records if isinstance(record, EndpointMetrics)} == {True}
+            assert all(record.latency_ms == () for record in one.metrics("a", "probe"))
+            # and from now on nobody is sent there
+            before = len(one.metrics("a"))
+            for _ in range(5):
+                assert (await one.ask())[1]["x-tradewind-attempts"] == "1"
+            assert len(one.metrics("a")) == before
+
+
+async def test_a_stream_that_breaks_off_ends_with_an_error_and_never_with_done(tmp_path: Path) -> None:
+    for then in ("cut", "silence", "end"):
+        deadlines = Deadlines(stall_s=0.2)
+        async with (
+            upstream(streaming(EVENT, EVENT[:10], then=then)) as a,
+            upstream(answering()) as b,
+            house(tmp_path / then, table({"a": a, "b": b}, {"a": 1.0}), deadlines=deadlines) as one,
+        ):
+            got = bytearray()
+            async with one.session.post(one.url + CHAT, json={**ASK, "stream": True}) as answer:
+                with pytest.raises(aiohttp.ClientPayloadError):
+                    await _into(got, answer)
+            assert got.startswith(EVENT + b"event: error\ndata: ")
+            assert b"[DONE]" not in got
+            error(bytes(got).removeprefix(EVENT + b"event: error\ndata: ").strip())
+            await until(lambda: any(r.errors for r in one.metrics("a")))
+
+
+async def _into(got: bytearray, answer: aiohttp.ClientResponse) -> None:
+    async for piece in answer.content.iter_any():
+        got += piece
+
+
+async def test_a_large_plain_answer_that_breaks_off_is_a_broken_connection(tmp_path: Path) -> None:
+    async def large(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Length": "300000"})
+        await response.prepare(request)
+        await response.write(b"x" * 200_000)
+        await asyncio.sleep(0.05)
+        assert request.transport is not None
+        request.transport.close()
+        return response
+
+    limits = Limits(max_answer_bytes=100_000)
+    async with (
+        upstream(large) as a,
+        house(tmp_path, table({"a": a}, {"a": 1.0}), limits=limits) as one,
+        one.session.post(one.url + CHAT, json=ASK) as answer,
+    ):
+        assert answer.status == 200
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await answer.read()
+
+
+async def test_a_large_body_goes_out_whole_and_again_to_the_next_endpoint(tmp_path: Path) -> None:
+    async def size(request: web.Request) -> web.StreamResponse:
+        return web.json_response({"bytes": len(await request.read())})
+
+    raw = json.dumps({**ASK, "image": "x" * (2 << 20)}).encode()
+    async with (
+        upstream(answering(b"", 500)) as a,
+        upstream(size) as b,
+        house(tmp_path, table({"a": a, "b": b}, {"a": 1.0})) as one,
+        one.session.post(one.url + CHAT, data=io.BytesIO(raw)) as answer,
+    ):
+        assert await answer.json() == {"bytes": len(raw)}
+
+
+async def test_a_large_answer_comes_through_whole(tmp_path: Path) -> None:
+    body, limits = random.Random(1).randbytes(3 << 20), Limits(max_answer_bytes=100_000)
+    async with upstream(answering(body)) as a, house(tmp_path, table({"a": a}, {"a": 1.0}), limits=limits) as one:
+        assert (await one.ask())[2] == body
+
+
+async def test_callers_mistakes_come_through_and_are_nobody_elses_failure(tmp_path: Path) -> None:
+    async with (
+        upstream(answering(b'{"error":{}}', 400)) as a,
+        upstream(answering()) as b,
+        house(tmp_path, table({"a": a, "b": b}, {"a": 1.0})) as one,
+    ):
+        for _ in range(5):
+            status, headers, body = await one.ask()
+            assert (status, body) == (400, b'{"error":{}}')
+            assert headers["x-tradewind-attempts"] == "1"
+        assert not one.gateway.following.pickers["m"].endpoints["a"].breaker.shut
+
+
+async def test_when_all_fail_the_caller_is_told_and_nothing_servable_was_lost(tmp_path: Path) -> None:
+    urls = {"a": refusing(), "b": refusing()}
+    async with house(tmp_path, table(urls, {"a": 1.0})) as one:
+        status, headers, body = await one.ask()
+        assert status == 502
+        assert error(body)["code"] == "upstream_connect"
+        assert headers["x-tradewind-attempts"] == "2"
+        assert "x-tradewind-lost-servable" not in headers
+        assert one.gateway.relay.lost_servable == 0
+
+
+async def test_a_failure_that_another_endpoint_could_have_served_is_owned_up_to(tmp_path: Path) -> None:
+    async with upstream(answering()) as b:
+        of = table({"a": refusing(), "b": b}, {"a": 1.0})
+        async with house(tmp_path, of, retries=Retries(attempts=1)) as one:
+            status, headers, _ = await one.ask()
+            assert status == 502
+            assert headers["x-tradewind-lost-servable"] == "1"
+            assert one.gateway.relay.lost_servable == 1
+
+
+async def test_without_a_budget_there_are_no_retries_and_generations_repeat_only_when_allowed(tmp_path: Path) -> None:
+    async with upstream(answering(b"", 503), answering()) as a, upstream(answering()) as b:
+        of = table({"a": a, "b": b}, {"a": 1.0})
+        for number, retries in enumerate([Retries(budget_share=0, budget_per_s=0), Retries(generation=False)]):
+            async with house(tmp_path / str(number), of, retries=retries) as one:
+                assert (await one.ask())[0] == 502
+
+
+async def test_throttling_everywhere_is_a_429_with_the_time_to_wait(tmp_path: Path) -> None:
+    async with (
+        upstream(answering(b"", 429, **{"Retry-After": "9"})) as a,
+        house(tmp_path, table({"a": a}, {"a": 1.0})) as one,
+    ):
+        status, headers, body = await one.ask()
+        assert (status, headers["retry-after"]) == (429, "9")
+        assert error(body)["type"] == "rate_limit_error"
+
+
+async def test_a_session_stays_at_its_endpoint(tmp_path: Path) -> None:
+    async with (
+        upstream(answering()) as a,
+        upstream(answering()) as b,
+        house(tmp_path, table({"a": a, "b": b}, {"a": 0.5, "b": 0.5})) as one,
+    ):
+        homes = {(await one.ask(headers={"x-tradewind-session": "s"}))[1]["x-tradewind-endpoint"] for _ in range(9)}
+        assert len(homes) == 1
+
+
+async def test_a_new_table_moves_the_next_request(tmp_path: Path) -> None:
+    async with (
+        upstream(answering()) as a,
+        upstream(answering()) as b,
+        house(tmp_path, table({"a": a, "b": b}, {"a": 1.0})) as one,
+    ):
+        assert (await one.ask())[1]["x-tradewind-endpoint"] == "a"
+        await one.follow(table({"a": a, "b": b}, {"b": 1.0}, version=2))
+        _, headers, _ = await one.ask()
+        assert (headers["x-tradewind-endpoint"], headers["x-tradewind-table"]) == ("b", "1.2")
+        statuses = [record for record, _ in one.sink.records if isinstance(record, GatewayStatus)]
+        assert [status.version for status in statuses] == [1, 2]
+
+
+async def test_keys_give_classes_and_a_header_may_only_choose_among_them(tmp_path: Path) -> None:
+    digest = hashlib.sha256(b"k1").hexdigest()
+    keys = tmp_path / "keys.yaml"
+    keys.write_text(f"keys:\n  - sha256: {digest}\n    tenant: acme\n    classes: [batch, chat]\n")
+    async with (
+        upstream(answering()) as a,
+        house(tmp_path, table({"a": a}, {"a": 1.0}), keys=keys, anonymous=False) as one,
+    ):
+        bearer = {"Authorization": "Bearer k1"}
+        assert (await one.ask())[0] == 401
+        assert (await one.ask(headers={"Authorization": "Bearer k2"}))[0] == 401
+        assert (await one.ask(headers=bearer))[0] == 200
+        assert (await one.ask(headers={**bearer, "x-tradewind-class": "chat"}))[0] == 200
+        status, _, body = await one.ask(headers={**bearer, "x-tradewind-class": "gold"})
+        assert (status, error(body)["code"]) == (403, "class_not_allowed")
+        await until(lambda: len(one.metrics("a")) >= 2)
+        assert {record.class_ for record in one.metrics("a")} == {"batch", "chat"}
+
+
+async def test_requests_beyond_the_limits_are_told_which_limit(tmp_path: Path) -> None:
+    limits = Limits(max_body_bytes=1000, body_s=0.2, max_header_bytes=2000)
+    async with upstream(answering()) as a, house(tmp_path, table({"a": a}, {"a": 1.0}), limits=limits) as one:
+        cases: list[tuple[int, str, dict[str, Any]]] = [
+            (413, "max_body_bytes", {"data": b"x" * 1001}),
+            (413, "max_body_bytes", {"data": _pieces(b"x" * 600, b"x" * 600)}),
+            (408, "body_s", {"data": _pieces(b"{", None, b"}")}),
+            (400, "JSON", {"data": b"{nonsense"}),
+            (400, "model", {"data": b"{}"}),
+            (400, "model", {"data": b'{"model": 3}'}),
+            (404, "nobody", {"data": b'{"model": "nobody"}'}),
+            (431, "max_header_bytes", {"data": b"{}", "headers": {"x-long": "y" * 4000}}),
+        ]
+        for expected, names, sent in cases:
+            async with one.session.post(one.url + CHAT, **sent) as answer:
+                assert answer.status == expected, names
+                assert names in error(await answer.read())["message"]
+        for method, path, expected in [
+            ("PUT", CHAT, 405),
+            ("POST", "/v2/chat", 404),
+            ("POST", "/v1/a/%2e%2e/%2e%2e/metrics", 404),
+            ("POST", "/v1/a//b", 404),
+            ("POST", "/metrics", 404),
+            ("GET", "/nothing", 404),
+        ]:
+            async with one.session.request(method, URL(one.url + path, encoded=True)) as answer:
+                assert answer.status == expected, path
+                error(await answer.read())
+
+
+async def _pieces(*pieces: bytes | None) -> AsyncIterator[bytes]:
+    for piece in pieces:
+        if piece is None:
+            await asyncio.sleep(1.0)
+        else:
+            yield piece
+
+
+async def test_more_requests_at_once_than_allowed_are_shed_and_counted(tmp_path: Path) -> None:
+    release = asyncio.Event()
+
+    async def slow(_: web.Request) -> web.StreamResponse:
+        await release.wait()
+        return web.Response(body=ANSWER, content_type="application/json")
+
+    async with (
+        upstream(slow) as a,
+        house(tmp_path, table({"a": a}, {"a": 1.0}), limits=Limits(max_concurrent=1)) as one,
+    ):
+        first = asyncio.create_task(one.ask())
+        await until(lambda: one.gateway.relay.in_flight == 1)
+        status, headers, body = await one.ask()
+        assert (status, headers["retry-after"]) == (503, "1")
+        assert "max_concurrent = 1" in error(body)["message"]
+        release.set()
+        assert (await first)[0] == 200
+        await until(lambda: any(isinstance(record, Arrivals) for record, _ in one.sink.records))
+        told = [record for record, _ in one.sink.records if isinstance(record, Arrivals)]
+        assert sum(sum(record.arrived) for record in told) == 2
+        assert sum(sum(record.shed) for record in told) == 1
+        assert {record.origin for record in told} == {"eu"}
+
+
+async def test_an_upload_is_streamed_to_the_model_its_header_names(tmp_path: Path) -> None:
+    async def count(request: web.Request) -> web.StreamResponse:
+        return web.json_response({"bytes": len(await request.read())})
+
+    async with upstream(count) as a, upstream(answering(b"", 500), answering()) as b:
+        limits = Limits(max_body_bytes=1000, max_upload_bytes=5 << 20)
+        async with house(tmp_path, table({"a": a, "b": b}, {"a": 1.0}), limits=limits) as one:
+            headers = {"x-tradewind-model": "m", "Content-Type": "audio/wav"}
+            where = one.url + "/v1/audio/transcriptions"
+            async with one.session.post(where, data=io.BytesIO(b"x" * (4 << 20)), headers=headers) as answer:
+                assert await answer.json() == {"bytes": 4 << 20}
+            async with one.session.post(where, data=io.BytesIO(b"x" * (6 << 20)), headers=headers) as answer:
+                assert answer.status == 413
+            await one.follow(table({"a": a, "b": b}, {"b": 1.0}, version=2))
+            async with one.session.post(where, data=io.BytesIO(b"x" * (4 << 20)), headers=headers) as answer:
+                assert answer.status == 502  # sent once, and not again
+
+
+async def test_a_caller_who_hangs_up_frees_the_endpoint_and_blames_nobody(tmp_path: Path) -> None:
+    async with upstream(hanging) as a, house(tmp_path, table({"a": a}, {"a": 1.0})) as one:
+        local = one.gateway.following.pickers["m"].endpoints["a"]
+        asked = asyncio.create_task(one.ask())
+        await until(lambda: local.in_flight == 1)
+        asked.cancel()
+        await until(lambda: local.in_flight == 0 and one.gateway.relay.in_flight == 0)
+        assert local.breaker.streak == 0
+        assert one.metrics("a") == []
+
+
+async def test_models_health_readiness_and_metrics(tmp_path: Path) -> None:
+    async with upstream(answering()) as a, house(tmp_path) as one:
+
+        async def get(path: str) -> tuple[int, bytes]:
+            async with one.session.get(one.url + path) as answer:
+                return answer.status, await answer.read()
+
+        assert (await get("/healthz"))[0] == 200
+        assert (await get("/readyz"))[0] == 503
+        assert (await one.ask())[0] == 404
+        await one.follow(table({"a": a}, {"a": 1.0}))
+        status, body = await get("/readyz")
+        assert status == 200
+        assert json.loads(body)["tables"]["m"]["version"] == 1
+        assert json.loads((await get("/v1/models"))[1])["data"][0]["id"] == "m"
+        assert (await get("/v1/models/m"))[0] == 200
+        assert (await get("/v1/models/n"))[0] == 404
+        await one.ask()
+        assert b'tradewind_table_version{service="m"} 1.0' in (await get("/metrics"))[1]
+
+
+async def test_a_gateway_without_a_broker_serves_from_disk_after_a_restart_even_when_expired(tmp_path: Path) -> None:
+    async with upstream(answering()) as a:
+        expires = time.time() + 0.3
+        async with house(tmp_path, table({"a": a}, {"a": 1.0}, expires_at_s=expires)) as one:
+            assert (await one.ask())[0] == 200
+        await until(lambda: time.time() > expires)
+        async with house(tmp_path) as again:
+            assert (await again.ask())[0] == 200
+            async with again.session.get(f"{again.url}/readyz") as answer:
+                assert (await answer.json())["expired"] == ["m"]
+
+
+async def test_an_endpoint_whose_health_lies_is_accused_by_its_requests(tmp_path: Path) -> None:
+    of = {"a": 1.0}
+    async with (
+        upstream(answering(b"", 500)) as a,
+        upstream(answering()) as b,
+        house(tmp_path, table({"a": a, "b": b}, of)) as one,
+    ):
+        for _ in range(3):
+            assert (await one.ask())[0] == 200
+            await until(lambda: len(one.metrics("a", "probe")) >= 2)
+        await until(lambda: one.metrics("a")[-1].hard_streak == 3)
+
+
+async def test_an_endpoint_that_came_back_is_noticed_by_probes_alone(tmp_path: Path) -> None:
+    state = {"status": 503}
+
+    async def health(_: web.Request) -> web.StreamResponse:
+        return web.Response(status=state["status"])
+
+    async with upstream(answering(), health) as a:
+        probing = Probing(quiet_s=0.05, every_s=0.05)
+        async with house(tmp_path, table({"a": a}, {"a": 1.0}), probing=probing) as one:
+            await until(lambda: any(record.hard_streak >= 3 for record in one.metrics("a", "probe")))
+            assert one.metrics("a", "probe")[-1].class_ == "chat"
+            state["status"] = 200
+            await until(lambda: one.metrics("a", "probe")[-1].hard_streak == 0)
+            assert one.metrics("a", "probe")[-1].last_ok_at_s is not None
+
+
+async def test_what_is_under_way_is_finished_before_the_gateway_ends(tmp_path: Path) -> None:
+    release = asyncio.Event()
+
+    async def slow(_: web.Request) -> web.StreamResponse:
+        await release.wait()
+        return web.Response(body=ANSWER, content_type="application/json")
+
+    async with upstream(slow) as a, house(tmp_path, table({"a": a}, {"a": 1.0}), drain_s=5.0) as one:
+        asked = asyncio.create_task(one.ask())
+        await until(lambda: one.gateway.relay.in_flight == 1)
+        stopping = asyncio.create_task(one.gateway.stop())
+        await until(lambda: one.gateway.draining)
+        release.set()
+        assert (await asked)[0] == 200
+        await stopping
+        assert one.metrics("a")[-1].requests == 1
+
+
+async def test_two_gateways_may_share_one_port(tmp_path: Path) -> None:
+    async with (
+        upstream(answering()) as a,
+        house(tmp_path, table({"a": a}, {"a": 1.0}), reuse_port=True) as one,
+        house(tmp_path, port=one.gateway.port, reuse_port=True, name="gateway-2") as two,
+    ):
+        assert two.gateway.port == one.gateway.port
+        for _ in range(8):
+            async with aiohttp.ClientSession() as fresh, fresh.post(one.url + CHAT, json=ASK) as answer:
+                assert answer.status == 200
+
+
+async def test_a_gateway_process_says_it_listens_and_ends_cleanly_on_sigterm(tmp_path: Path) -> None:
+    load_or_make(tmp_path / "key")
+    code = """
+import sys
+from router_sync.gateway import checked, run
+from streams import signals
+signals.log_to(None, "gateway")
+folder = sys.argv[1]
+said = {"origin": "eu", "port": 0, "trust": [folder + "/key.pub"], "anonymous": True, "state_dir": folder}
+run(checked("test", {**said, "bootstrap_servers": sys.argv[2]}))
+"""
+    nobody = refusing().removeprefix("http://")
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-W", "error", "-c", code, str(tmp_path), nobody, stderr=asyncio.subprocess.PIPE
+    )
+    assert process.stderr is not None
+    try:
+        async with asyncio.timeout(20):
+            while b"gateway_listens" not in (line := await process.stderr.readline()):
+                assert line, "it ended before it listened"
+            process.terminate()
+            rest = await process.stderr.read()
+            assert await process.wait() == 0
+            assert b"Traceback" not in rest
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
