@@ -234,7 +234,7 @@ async def events(sender: Sender, seat: Onlooker, victims: list[str], seconds: fl
 
 
 async def ticks(sender: Sender, seat: Onlooker, markers: list[str], seconds: float) -> list[float]:
-    """Seconds from a metric sent to a table that knows it: of an endpoint declared fast, the first news is that it is slow."""
+    """Seconds from a metric sent to a table that knows it: an endpoint declared fast turns out to be slow."""
     taken: list[float] = []
     until_s = clock.monotonic_s() + seconds
     rng = random.Random(8)

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from operator import attrgetter
-from typing import Any, Final, get_args
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,23 +24,19 @@ from numpy.typing import NDArray
 from streams import signals
 from streams.contract.errors import shown
 from streams.contract.keys import partition_of
-from streams.contract.records import HARD_ERRORS, Buckets, EndpointHealth, EndpointMetrics, ErrorKind, Fleet, Verdict
+from streams.contract.records import Buckets, EndpointHealth, EndpointMetrics, ErrorKind, Fleet
 from streams.contract.topics import FLEET
-from streams.evidence import FRESH_S, Evidence
+from streams.evidence import FRESH_S, Evidence, LastWord, newest
+from streams.health_view import KINDS, Picture
 from streams.names import Names, grown
 from streams.runtime.step import Heard, Refusal
 from streams.seen import Seen, Watermarks
 from streams.sketch import GAMMA, Window, rebucket
 from streams.tally import Tally
 
-KINDS: Final[tuple[ErrorKind, ...]] = get_args(ErrorKind)
-_HARD: Final = np.array([k in HARD_ERRORS for k in KINDS])
-_RATED: Final = np.array([k != "client_4xx" for k in KINDS])
-RATE_S: Final = 10
-"""Success rates look back this far."""
-ENOUGH: Final = 20
 FORGET_S: Final = 900.0
 OBSERVERS: Final = 512
+"""Kept apart by a partition at once; one that falls silent makes room as soon as nothing of it can count."""
 _FIT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:/@+-]*")
 ROWS_A_RECORD: Final = 2000
 """A health record stays well under the size of a message, whatever the size of the fleet."""
@@ -63,7 +59,7 @@ class HealthState:
     fleet: dict[str, dict[str, tuple[str, ...]]] | None = None
     """Endpoint to its services and their classes; None until a fleet was heard: then nobody is unknown yet."""
     fit: set[Row] = field(default_factory=set)
-    """Rows that this fleet knows."""
+    """Rows that were judged and may be folded."""
     rows: Names[Row] = field(default_factory=Names)
     ends: Names[str] = field(default_factory=Names)
     observers: Names[str] = field(default_factory=Names)
@@ -76,8 +72,11 @@ class HealthState:
     end_of: Any = field(default_factory=lambda: np.zeros(0, np.intp))
     heard_s: Any = field(default_factory=lambda: np.zeros(0))
     ok_s: Any = field(default_factory=lambda: np.zeros(0))
-    in_flight: Any = field(default_factory=lambda: np.zeros((0, 0)))
+    in_flight: LastWord = field(default_factory=LastWord)
     queue: Any = field(default_factory=lambda: np.zeros(0))
+    queue_s: Any = field(default_factory=lambda: np.zeros(0))
+    tried_s: Any = field(default_factory=lambda: np.zeros(0))
+    """When a gateway or a probe last spoke of an endpoint; 0: never."""
     down: Any = field(default_factory=lambda: np.zeros(0, np.bool_))
     urgent: bool = False
     late: int = 0
@@ -94,12 +93,12 @@ class HealthState:
         self.latency.reserve(rows)
         self.ttft.reserve(rows)
         self.tally.reserve(rows)
-        self.evidence.reserve(ends, observers)
+        self.evidence.pairs.reserve(ends, observers)
+        self.in_flight.pairs.reserve(rows, observers)
         self.end_of = grown(self.end_of, rows)
         self.heard_s, self.ok_s = grown(self.heard_s, rows), grown(self.ok_s, rows)
-        self.queue = grown(self.queue, rows, np.nan)
-        self.in_flight = grown(np.ascontiguousarray(grown(self.in_flight, rows).T), observers).T
-        self.down = grown(self.down, ends)
+        self.queue, self.queue_s = grown(self.queue, rows, np.nan), grown(self.queue_s, rows)
+        self.down, self.tried_s = grown(self.down, ends), grown(self.tried_s, ends)
 
 
 class Health:
@@ -117,7 +116,7 @@ class Health:
 
         Only what was not met before is looked at: a batch of known names costs two set lookups.
         """
-        if heard.topic == FLEET.name or state.fleet is None:
+        if heard.topic == FLEET.name:
             return
         triples, observers = _triples(heard), _cells(heard)[3]
         if set(triples) <= state.fit and set(observers) <= state.observers.known:
@@ -134,28 +133,33 @@ class Health:
             return _with_fleet(state, heard.records[-1])
         state.source = f"{heard.topic}/{heard.batch.partition}"
         state.urgent = False
-        said = _Said.of(state, heard)
-        fresh = self._fresh(state, said)
-        if not fresh.all():
-            said = said.only(fresh)
-        if len(said.rows):
+        fresh = self._fresh(state, heard)
+        if fresh.any():
+            said = _Said.of(state, heard, np.flatnonzero(fresh))
             _fold_values(state, said)
             _fold_counts(state, said)
             _fold_evidence(state, said)
             state.newest_s = max(state.newest_s, float(said.at_s.max()))
         return state
 
-    def _fresh(self, state: HealthState, said: _Said) -> NDArray[np.bool_]:
-        again = state.seen.fold(said.sources, said.seqs, said.at_s)
-        late = state.watermarks.fold(said.observers, said.at_s, self.lateness_s)
-        late |= said.at_s < state.newest_s - self.window_s
-        late &= ~again
+    def _fresh(self, state: HealthState, heard: Heard[EndpointMetrics]) -> NDArray[np.bool_]:
+        """True for records that are neither duplicates nor late; the others are counted."""
+        cells = _cells(heard)
+        observers, boots, seqs = state.observers.rows(cells[3]), *(np.array(cells[i], np.int64) for i in (4, 5))
+        at_s, requests = _at_s(heard), np.array(cells[7], np.int64)
+        again = state.seen.fold(observers, boots, seqs)
+        new = ~again
+        late = np.zeros(len(again), np.bool_)
+        late[new] = state.watermarks.fold(observers[new], at_s[new], self.lateness_s)
+        # the newest so far, record by record, so that it does not matter how the batch was cut
+        newest_s = np.maximum.accumulate(np.where(new, at_s, state.newest_s))
+        late |= new & (at_s < np.maximum(newest_s, state.newest_s) - self.window_s)
         if again.any():
             state.duplicates += int(again.sum())
             signals.DUPLICATES.inc(int(again.sum()))
         if late.any():
-            state.late += int(said.requests[late].sum())
-            signals.LATE.inc(int(said.requests[late].sum()))
+            state.late += int(requests[late].sum())
+            signals.LATE.inc(int(requests[late].sum()))
         return ~(again | late)
 
     def advance(self, state: HealthState, now_s: float) -> HealthState:
@@ -163,11 +167,14 @@ class Health:
         state.latency.advance(now_s)
         state.ttft.advance(now_s)
         state.tally.advance(now_s)
-        if len(state.ends):
-            every = np.arange(len(state.ends))
-            accusers, defenders = state.evidence.judge(every, now_s)
-            state.down[every] = accusers > defenders
-        _forget(state, now_s - FORGET_S)
+        accusers, defenders = state.evidence.judge(len(state.ends), now_s)
+        state.down[: len(state.ends)] = accusers > defenders
+        # nothing said before this can count again: all that is still accepted is newer, and restarts an accusation
+        spent_s = min(now_s, state.newest_s) - self.window_s - self.lateness_s - FRESH_S
+        state.evidence.forget(spent_s)
+        state.in_flight.forget(spent_s)
+        _forget_observers(state, max(spent_s, now_s - FORGET_S))
+        _forget_rows(state, now_s - FORGET_S)
         return state
 
     def urgent(self, state: HealthState) -> bool:
@@ -177,9 +184,11 @@ class Health:
     def view(self, state: HealthState, now_s: float) -> Iterable[EndpointHealth]:
         """All rows in use, at most ROWS_A_RECORD a record."""
         taken = state.rows.taken()
-        parts = [taken[i : i + ROWS_A_RECORD] for i in range(0, len(taken), ROWS_A_RECORD)]
-        for part, chosen in enumerate(parts):
-            yield _View(state, chosen, now_s).record(part, len(parts))
+        if taken:
+            picture = Picture(state, taken, now_s)
+            parts = -(-len(taken) // ROWS_A_RECORD)
+            for part in range(parts):
+                yield picture.record(slice(part * ROWS_A_RECORD, (part + 1) * ROWS_A_RECORD), part, parts)
 
 
 # ---------------------------------------------------------------- fold
@@ -187,13 +196,11 @@ class Health:
 
 @dataclass(frozen=True, slots=True)
 class _Said:
-    """One batch as columns over its records."""
+    """What is fresh of one batch, as columns over its records."""
 
     rows: Ints
     ends: Ints
     observers: Ints
-    sources: Sequence[tuple[str, int]]
-    seqs: NDArray[np.int64]
     at_s: Floats
     requests: NDArray[np.int64]
     streak: NDArray[np.int64]
@@ -211,27 +218,29 @@ class _Said:
     queue: Sequence[int | None]
 
     @classmethod
-    def of(cls, state: HealthState, heard: Heard[EndpointMetrics]) -> _Said:
-        n = len(heard.records)
-        (end, _, _, observer, boot, seq, at_s, requests, streak, errors, latency_ms, ttft_ms, latency, ttft,
+    def of(cls, state: HealthState, heard: Heard[EndpointMetrics], fresh: Ints) -> _Said:
+        """The records at `fresh`. Only they are given rows: what is late must leave no trace."""
+        (end, _, _, observer, _, _, _, requests, streak, errors, latency_ms, ttft_ms, latency, ttft,
          vantage, first_error_s, ok_s, in_flight, queue) = _cells(heard)  # fmt: skip
-        rows = state.rows.rows(_triples(heard))
-        ends, observers = state.ends.rows(end), state.observers.rows(observer)
+        triples = _triples(heard)
+        if len(fresh) < len(triples):
+            triples = [triples[i] for i in fresh]
+            end, observer = (tuple(column[i] for i in fresh) for column in (end, observer))
+        rows, ends, observers = state.rows.rows(triples), state.ends.rows(end), state.observers.rows(observer)
         state.reserve()
         state.end_of[rows] = ends
         return cls(
-            rows, ends, observers, list(zip(observer, boot, strict=True)), np.array(seq, np.int64),
-            np.minimum(np.array(at_s, np.float64), heard.stamps_s), np.array(requests, np.int64),
-            np.array(streak, np.int64), np.arange(n), heard.records, errors, (latency_ms, ttft_ms), (latency, ttft),
+            rows, ends, observers, _at_s(heard)[fresh], np.array(requests, np.int64)[fresh],
+            np.array(streak, np.int64)[fresh], fresh, heard.records, errors, (latency_ms, ttft_ms), (latency, ttft),
             vantage, first_error_s, ok_s, in_flight, queue,
         )  # fmt: skip
 
     def only(self, keep: NDArray[np.bool_]) -> _Said:
         """The same for the records to keep; `index` still points into the whole batch."""
         return _Said(
-            self.rows[keep], self.ends[keep], self.observers[keep], self.sources, self.seqs[keep], self.at_s[keep],
-            self.requests[keep], self.streak[keep], self.index[keep], self.records, self.errors, self.values,
-            self.buckets, self.vantage, self.first_error_s, self.ok_s, self.in_flight, self.queue,
+            self.rows[keep], self.ends[keep], self.observers[keep], self.at_s[keep], self.requests[keep],
+            self.streak[keep], self.index[keep], self.records, self.errors, self.values, self.buckets, self.vantage,
+            self.first_error_s, self.ok_s, self.in_flight, self.queue,
         )  # fmt: skip
 
     def column(self, values: Sequence[float | None]) -> Floats:
@@ -249,6 +258,10 @@ class _Said:
 
 
 def _fold_values(state: HealthState, said: _Said) -> None:
+    """Latency as gateways and probes met it; what an endpoint says of itself lacks the way to it."""
+    outside = said.from_outside
+    if not outside.all():
+        said = said.only(outside)
     for window, lists, buckets in zip((state.latency, state.ttft), said.values, said.buckets, strict=True):
         chosen = lists if len(said.index) == len(lists) else [lists[i] for i in said.index]
         lengths = np.fromiter(map(len, chosen), np.intp, len(chosen))
@@ -270,17 +283,38 @@ def _fold_buckets(window: Window, said: _Said, buckets: Sequence[Buckets | None]
 
 def _fold_counts(state: HealthState, said: _Said) -> None:
     outside = said.from_outside
-    rows, seconds = said.rows[outside], said.seconds[outside]
-    state.tally.fold(rows, 0, seconds, said.requests[outside])
-    for where in np.flatnonzero([bool(said.errors[i]) for i in said.index]):
-        for kind, count in said.errors[said.index[where]].items() if outside[where] else ():
-            one = said.rows[where : where + 1], 1 + KINDS.index(kind), said.seconds[where : where + 1]
-            state.tally.fold(*one, np.array([count]))
     np.maximum.at(state.heard_s, said.rows, said.at_s)
-    in_flight, queue = said.column(said.in_flight), said.column(said.queue)
-    state.in_flight[said.rows, said.observers] = np.where(outside, np.nan_to_num(in_flight), 0)
-    known = ~np.isnan(queue)
-    state.queue[said.rows[known]] = queue[known]
+    state.tally.fold(said.rows[outside], 0, said.seconds[outside], said.requests[outside])
+    _fold_errors(state, said, outside)
+    in_flight = said.column(said.in_flight)
+    known = outside & ~np.isnan(in_flight)
+    if known.any():
+        state.in_flight.fold(said.rows[known], said.observers[known], said.at_s[known], in_flight[known])
+    if not outside.all():
+        _fold_queues(state, said, ~outside)
+
+
+def _fold_errors(state: HealthState, said: _Said, outside: NDArray[np.bool_]) -> None:
+    met = [
+        (where, KINDS.index(kind), count)
+        for where, i in enumerate(said.index.tolist())
+        if said.errors[i] and outside[where]
+        for kind, count in said.errors[i].items()
+    ]
+    if not met:
+        return
+    where, kinds, counts = np.array(met, np.int64).T
+    for kind in np.unique(kinds):
+        part = kinds == kind
+        at = where[part]
+        state.tally.fold(said.rows[at], 1 + int(kind), said.seconds[at], counts[part])
+
+
+def _fold_queues(state: HealthState, said: _Said, inside: NDArray[np.bool_]) -> None:
+    queue = said.column(said.queue)
+    known = np.flatnonzero(inside & ~np.isnan(queue))
+    at = known[newest(said.rows[known], said.at_s[known], state.queue_s)]
+    state.queue[said.rows[at]], state.queue_s[said.rows[at]] = queue[at], said.at_s[at]
 
 
 def _fold_evidence(state: HealthState, said: _Said) -> None:
@@ -293,13 +327,14 @@ def _fold_evidence(state: HealthState, said: _Said) -> None:
     answered = (said.requests[outside] > 0) & (streak == 0)
     ok_s = np.minimum(np.where(told > 0, told, np.where(answered, at_s, 0.0)), at_s)
     first_error_s = np.nan_to_num(said.column(said.first_error_s))[outside]
-    first_error_s = np.where((streak > 0) & (first_error_s == 0), at_s, first_error_s)
+    first_error_s = np.where((streak > 0) & (first_error_s == 0), at_s, np.minimum(first_error_s, at_s))
+    np.maximum.at(state.tried_s, ends, at_s)
     state.evidence.fold(ends, observers, {"at_s": at_s, "streak": streak, "first_error_s": first_error_s, "ok_s": ok_s})
     np.maximum.at(state.ok_s, said.rows[outside], ok_s)
     touched = np.unique(ends[(streak > 0) | state.down[ends]])
     if touched.size:
-        accusers, defenders = state.evidence.judge(touched, float(at_s.max()))
-        down = accusers > defenders
+        accusers, defenders = state.evidence.judge(len(state.ends), float(at_s.max()), touched)
+        down = (accusers > defenders)[touched]
         state.urgent = bool((down != state.down[touched]).any())
         state.down[touched] = down
 
@@ -309,7 +344,13 @@ def _with_fleet(state: HealthState, fleet: Fleet) -> HealthState:
     state.fleet = {e.name: {s: classes[s] for s in e.services if s in classes} for e in fleet.endpoints}
     state.fit.clear()
     state.urgent = False
+    # what this fleet does not know would be refused now: it must not stay because it came before the fleet did
+    _drop(state, [row for row, (end, service, c) in state.rows.taken() if c not in _classes(state.fleet, end, service)])
     return state
+
+
+def _classes(fleet: dict[str, dict[str, tuple[str, ...]]], endpoint: str, service: str) -> tuple[str, ...]:
+    return fleet.get(endpoint, {}).get(service, ())
 
 
 def _cells(heard: Heard[EndpointMetrics]) -> tuple[tuple[Any, ...], ...]:
@@ -317,6 +358,11 @@ def _cells(heard: Heard[EndpointMetrics]) -> tuple[tuple[Any, ...], ...]:
     if "cells" not in heard.memo:
         heard.memo["cells"] = tuple(zip(*map(_columns, heard.records), strict=True))
     return heard.memo["cells"]  # type: ignore[no-any-return]
+
+
+def _at_s(heard: Heard[EndpointMetrics]) -> Floats:
+    """Event times, never ahead of the broker's clock."""
+    return np.minimum(np.array(_cells(heard)[6], np.float64), heard.stamps_s)
 
 
 def _triples(heard: Heard[EndpointMetrics]) -> list[Row]:
@@ -344,127 +390,68 @@ class _Judge:
         return None if observer in self.known else self._observer(observer)
 
     def _row(self, endpoint: str, service: str, class_: str) -> tuple[str, str, str] | None:
-        known = self.state.fleet or {}
+        if partition_of(endpoint, self.partitions) != self.partition:
+            return "endpoint", endpoint, "lies on another partition than its key: set the producer to murmur2"
+        known = self.state.fleet
+        if known is None:
+            return _unfit(endpoint=endpoint, service=service, class_=class_)
         if endpoint not in known:
             return "endpoint", endpoint, "is not in the fleet: add it to tradewind.yaml, or stop its collector"
         if service not in known[endpoint]:
             return "service", service, f"is not served by {endpoint}: name one of {', '.join(sorted(known[endpoint]))}"
         if class_ not in known[endpoint][service]:
             return "class", class_, f"is no class of {service}: name one of {', '.join(known[endpoint][service])}"
-        if partition_of(endpoint, self.partitions) != self.partition:
-            return "endpoint", endpoint, "lies on another partition than its key: set the producer to murmur2"
         return None
 
     def _observer(self, observer: str) -> tuple[str, str, str] | None:
-        if not _FIT.fullmatch(observer):
-            return "observer", observer, "may hold letters, digits and _ . : / @ + - only"
+        if (wrong := _unfit(observer=observer)) is not None:
+            return wrong
         if len(self.known) >= OBSERVERS:
             return "observer", observer, f"is one more than the {OBSERVERS} observers a partition keeps apart"
         self.known.add(observer)
         return None
 
 
-def _forget(state: HealthState, before_s: float) -> None:
-    gone = [row for row, _ in state.rows.taken() if state.heard_s[row] < before_s]
-    if not gone:
+def _unfit(**names: str) -> tuple[str, str, str] | None:
+    for field_, name in names.items():
+        if not _FIT.fullmatch(name):
+            return field_.rstrip("_"), name, "has to begin with a letter or digit, and may hold those and _ . : / @ + -"
+    return None
+
+
+# ---------------------------------------------------------------- forgetting
+
+
+def _forget_rows(state: HealthState, before_s: float) -> None:
+    stale = np.flatnonzero(state.heard_s[: len(state.rows)] < before_s).tolist()
+    _drop(state, [row for row in stale if state.rows.names[row] is not None])
+
+
+def _drop(state: HealthState, rows: list[int]) -> None:
+    """Forget these rows, and the endpoints that are left without any."""
+    if not rows:
         return
-    state.rows.release(gone)
-    state.latency.drop(gone)
-    state.ttft.drop(gone)
-    state.tally.clear(gone)
-    for column, fill in ((state.heard_s, 0), (state.ok_s, 0), (state.in_flight, 0), (state.queue, np.nan)):
-        column[gone] = fill
+    state.rows.release(rows)
+    state.latency.drop(rows)
+    state.ttft.drop(rows)
+    state.tally.clear(rows)
+    state.in_flight.clear(rows, ())
+    for column, empty in ((state.heard_s, 0), (state.ok_s, 0), (state.queue, np.nan), (state.queue_s, 0)):
+        column[rows] = empty
     live = {name[0] for _, name in state.rows.taken()}
     ends = [row for row, name in state.ends.taken() if name not in live]
     state.ends.release(ends)
-    state.evidence.clear(ends, slice(None))
-    state.down[ends] = False
-    observers = [
-        row for row, _ in state.observers.taken() if (state.evidence.heard_s[:, row].max(initial=0)) < before_s
-    ]
-    state.observers.release(observers)
-    state.evidence.clear(slice(None), observers)
-    state.in_flight[:, observers] = 0
-    state.watermarks.forget(observers)
-    state.seen.forget(before_s)
+    state.evidence.clear(ends, ())
+    state.down[ends], state.tried_s[ends] = False, 0
 
 
-# ---------------------------------------------------------------- view
-
-
-class _View:
-    """One health record over the chosen rows, column by column."""
-
-    def __init__(self, state: HealthState, chosen: Sequence[tuple[int, Row]], now_s: float) -> None:
-        self.state, self.now_s = state, now_s
-        self.names = [name for _, name in chosen]
-        self.rows = np.array([row for row, _ in chosen], np.intp)
-        self.ends = state.end_of[self.rows]
-        self.totals = state.tally.total(len(state.rows))[self.rows]
-        recent = state.tally.total(len(state.rows), int(now_s) - RATE_S + 1)
-        self.recent = np.zeros((len(state.ends), recent.shape[1]), np.int64)
-        np.add.at(self.recent, state.end_of[: len(recent)], recent)
-        self.accusers, self.defenders = state.evidence.judge(self.ends, now_s)
-        self.first_error_s = state.evidence.first_error(self.ends)
-
-    def record(self, part: int, parts: int) -> EndpointHealth:
-        """The record; `part` of `parts`."""
-        state, rows = self.state, self.rows
-        p50, p95, p99 = state.latency.quantiles((0.5, 0.95, 0.99), rows).T
-        judged = [self._verdict(i) for i in range(len(rows))]
-        errors = {
-            kind: tuple(self.totals[:, 1 + k].tolist()) for k, kind in enumerate(KINDS) if self.totals[:, 1 + k].any()
-        }
-        heard_s = state.heard_s[rows]
-        endpoint, service, class_ = zip(*self.names, strict=True)
-        return EndpointHealth(
-            source=state.source,
-            part=part,
-            parts=parts,
-            made_at_s=self.now_s,
-            endpoint=endpoint,
-            service=service,
-            class_=class_,
-            verdict=tuple(verdict for verdict, _ in judged),
-            reason=tuple(reason for _, reason in judged),
-            observations=tuple(state.latency.counts()[rows].tolist()),
-            rps=tuple(np.round(self.totals[:, 0] / self.state.window_s, 4).tolist()),
-            p50_ms=_known(p50),
-            p95_ms=_known(p95),
-            p99_ms=_known(p99),
-            ttft_p95_ms=_known(state.ttft.quantiles((0.95,), rows)[:, 0]),
-            errors=errors,
-            in_flight=tuple(state.in_flight[rows].sum(axis=1).astype(int).tolist()),
-            queue=tuple(None if np.isnan(q) else int(q) for q in state.queue[rows]),
-            age_s=_known(np.where(heard_s > 0, np.maximum(0.0, self.now_s - heard_s), np.nan)),
-            first_error_at_s=_known(self.first_error_s, 6),
-            last_ok_at_s=_known(np.where(state.ok_s[rows] > 0, state.ok_s[rows], np.nan), 6),
-            late=state.late if part == 0 else 0,
-            duplicates=state.duplicates if part == 0 else 0,
-        )
-
-    def _verdict(self, i: int) -> tuple[Verdict, str]:
-        """The verdict on one row's endpoint, and why."""
-        accusers, defenders = int(self.accusers[i]), int(self.defenders[i])
-        if accusers > defenders:
-            return "down", f"{accusers} of {accusers + defenders} observers met only hard failures"
-        requests, *kinds = self.recent[self.ends[i]].tolist()
-        rated = sum(n for n, counts in zip(kinds, _RATED, strict=True) if counts)
-        if requests >= ENOUGH and rated > 0.2 * requests:
-            worst = KINDS[int(np.argmax(np.where(_RATED, kinds, -1)))]
-            said = f"{rated} of {requests} requests failed in {RATE_S} s, most by {worst}"
-            return ("down" if rated > 0.5 * requests and _hard(kinds) > 0.5 * requests else "degraded"), said
-        if accusers:
-            return "degraded", f"{accusers} observers met only hard failures, {defenders} did not"
-        if self.state.heard_s[self.rows[i]] < self.now_s - FRESH_S:
-            return "silent", f"nothing heard for {self.now_s - self.state.heard_s[self.rows[i]]:.0f} s"
-        return "up", ""
-
-
-def _hard(kinds: Sequence[int]) -> int:
-    return sum(n for n, hard in zip(kinds, _HARD, strict=True) if hard)
-
-
-def _known(column: Floats, digits: int = 3) -> tuple[float | None, ...]:
-    """Plain numbers, None for NaN."""
-    return tuple(None if value != value else value for value in np.round(column, digits).tolist())
+def _forget_observers(state: HealthState, before_s: float) -> None:
+    every = np.array([row for row, _ in state.observers.taken()], np.intp)
+    silent = state.watermarks.silent(every, before_s).tolist()
+    if not silent:
+        return
+    state.observers.release(silent)
+    state.evidence.clear((), silent)
+    state.in_flight.clear((), silent)
+    state.watermarks.forget(silent)
+    state.seen.forget(silent)

@@ -6,54 +6,54 @@ Both work on a whole batch, and answer as if its records had come one by one.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from streams.names import Names, grown
+from streams.names import grown
 
-REMEMBERED = 4096
-"""Sequence numbers remembered per observer and partition; an older repeat is caught by its lateness."""
-_NEVER = -1
+REMEMBERED: Final = 4096
+"""Records remembered per observer and partition; an older repeat is caught by its lateness."""
+_ODD: Final = np.uint64(0x9E3779B97F4A7C15)
 
 Ints = NDArray[np.intp]
+Counts = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
 
 class Seen:
-    """Sequence numbers heard from each source, in a ring: slot `seq % REMEMBERED` holds the last `seq` put there."""
+    """What was heard from each observer, in a ring: a slot holds the mark of the last (boot, seq) put there.
+
+    A ring belongs to an observer and not to a boot: one that restarts in a loop must not fill the memory. Each boot
+    starts at another slot, so that processes sharing a name seldom meet.
+    """
 
     def __init__(self) -> None:
-        self.sources: Names[tuple[str, int]] = Names()
-        self._ring: NDArray[np.int64] = np.full((0, REMEMBERED), _NEVER, np.int64)
-        self._heard_s: NDArray[np.float64] = np.zeros(0)
+        self._ring: NDArray[np.uint64] = np.zeros((0, REMEMBERED), np.uint64)
 
-    def fold(self, sources: Sequence[tuple[str, int]], seqs: NDArray[np.int64], at_s: NDArray[np.float64]) -> Mask:
-        """True where (observer, boot) and seq were heard before, in earlier batches or earlier in this one."""
-        rows = self.sources.rows(sources)
-        self._reserve(len(self.sources))
-        np.maximum.at(self._heard_s, rows, at_s)
-        slots = rows * REMEMBERED + seqs % REMEMBERED
+    def fold(self, observers: Ints, boots: Counts, seqs: Counts) -> Mask:
+        """True where (observer, boot, seq) was heard before, in earlier batches or earlier in this one."""
+        self._ring = grown(self._ring, int(observers.max(initial=-1)) + 1)
+        starts = boots.astype(np.uint64) * _ODD
+        # 0 is an empty slot
+        marks = np.maximum(starts + seqs.astype(np.uint64) + np.uint64(1), np.uint64(1))
+        slots = observers * REMEMBERED + (((starts >> np.uint64(40)) + seqs.astype(np.uint64)) % REMEMBERED).astype(
+            np.intp
+        )
         ring = self._ring.reshape(-1)
         before = ring[slots]
         order = np.argsort(slots, kind="stable")
         ordered = slots[order]
         again = np.flatnonzero(ordered[1:] == ordered[:-1])
         if again.size:
-            before[order[again + 1]] = seqs[order[again]]
-        ring[slots] = seqs
-        return np.asarray(before == seqs)
+            before[order[again + 1]] = marks[order[again]]
+        ring[slots] = marks
+        return np.asarray(before == marks)
 
-    def forget(self, before_s: float) -> None:
-        """Forget sources unheard since `before_s`: observers come and go, memory must not."""
-        gone = [row for row, _ in self.sources.taken() if self._heard_s[row] < before_s]
-        self.sources.release(gone)
-        self._ring[gone] = _NEVER
-        self._heard_s[gone] = 0
-
-    def _reserve(self, rows: int) -> None:
-        self._ring = grown(self._ring, rows, _NEVER)
-        self._heard_s = grown(self._heard_s, rows)
+    def forget(self, observers: Sequence[int]) -> None:
+        """Empty these rings, so that they may be given to others."""
+        self._ring[[o for o in observers if o < len(self._ring)]] = 0
 
 
 class Watermarks:
@@ -69,6 +69,13 @@ class Watermarks:
         np.maximum.at(self._newest_s, observers, at_s)
         return np.asarray(at_s < newest - lateness_s)
 
+    def silent(self, observers: Ints, since_s: float) -> Ints:
+        """Those of `observers` that said nothing newer than `since_s`."""
+        known = observers < len(self._newest_s)
+        heard_s = np.zeros(len(observers))
+        heard_s[known] = self._newest_s[observers[known]]
+        return observers[heard_s < since_s]
+
     def forget(self, observers: Sequence[int]) -> None:
         """Reset these rows, so that they may be given to others."""
         self._newest_s[[o for o in observers if o < len(self._newest_s)]] = 0
@@ -80,12 +87,14 @@ def _running_max(groups: Ints, values: NDArray[np.float64]) -> NDArray[np.float6
     >>> _running_max(np.array([0, 1, 0, 1]), np.array([3.0, 5.0, 2.0, 6.0])).tolist()
     [3.0, 5.0, 3.0, 6.0]
     """
-    if not len(groups):
+    if not len(groups) or (values[1:] >= values[:-1]).all():
         return values
     if (groups == groups[0]).all():
         return np.maximum.accumulate(values)
-    order = np.argsort(groups.astype(np.uint16) if groups.max() < 2**16 else groups, kind="stable")
+    order = np.argsort(groups, kind="stable")
+    distinct, ranks = np.unique(values[order], return_inverse=True)
+    # each group is lifted above all of the one before it, so that one pass serves them all
+    lift = groups[order] * len(distinct)
     found = np.empty_like(values)
-    for part in np.split(order, np.flatnonzero(np.diff(groups[order])) + 1):
-        found[part] = np.maximum.accumulate(values[part])
+    found[order] = distinct[np.maximum.accumulate(ranks + lift) - lift]
     return found

@@ -65,6 +65,10 @@ REQUESTS: Final = _counter("requests_total", "Requests answered by the gateway."
 ATTEMPTS: Final = _counter("attempts_total", "Attempts at endpoints.", "endpoint", "outcome")
 REQUEST_S: Final = _histogram("request_seconds", "From the request's last byte to the answer's.", _SECONDS, "class")
 RETRIES: Final = _counter("retries_total", "Attempts after the first.", "reason")
+CONTINUED: Final = _counter("streams_continued_total", "Streams that broke off and went on at another endpoint.")
+LOST_SERVABLE: Final = _counter(
+    "lost_servable_total", "Requests that failed though an endpoint was left that had not been asked.", "service"
+)
 TABLE_AGE: Final = _gauge("table_age_seconds", "Age of the table in force.", "service")
 TABLE_VERSION: Final = _gauge("table_version", "Version of the table in force.", "service")
 TABLE_EPOCH: Final = _gauge("table_epoch", "Epoch of the table in force.", "service")

@@ -3,63 +3,85 @@
 from __future__ import annotations
 
 from math import floor
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from streams.names import grown
 
+MOST: Final = 2**40
+"""More than this in one amount is taken as this: sums stay inside 64 bits whatever is sent."""
 Ints = NDArray[np.intp]
+Sums = NDArray[np.int64]
 
 
 class Tally:
-    """A ring of per-second sums, rows x columns. Seconds expire exactly as in `streams.sketch.Window`."""
+    """Per-second sums, each made when something falls into it, and the sum of those alive.
+
+    Seconds expire exactly as in `streams.sketch.Window`.
+    """
 
     def __init__(self, columns: int, window_s: int = 60) -> None:
         self.window_s = window_s
-        self._slots = window_s + 1
-        self._sums: NDArray[np.int64] = np.zeros((0, columns, self._slots), np.int64)
-        self._second = np.full(self._slots, -1, np.int64)
+        self._seconds: dict[int, dict[int, Sums]] = {}
+        """Second to column to sums by row; most columns of most seconds are empty, and not there."""
+        self._total: Sums = np.zeros((columns, 0), np.int64)
         self._expired = -1
 
     def reserve(self, rows: int) -> None:
         """Have at least `rows` rows."""
-        self._sums = grown(self._sums, rows)
+        if rows > self._total.shape[1]:
+            self._total = np.ascontiguousarray(grown(self._total.T, rows).T)
 
-    def fold(self, rows: Ints, column: int, seconds: NDArray[np.int64], amounts: NDArray[np.int64]) -> None:
-        """Add `amounts` to `column`; what has expired is left out. At most `window_s` seconds may be live at once."""
+    def fold(self, rows: Ints, column: int, seconds: NDArray[np.int64], amounts: Sums) -> None:
+        """Add `amounts` to `column`; what has expired is left out."""
         live = seconds > self._expired
         if not live.all():
             rows, seconds, amounts = rows[live], seconds[live], amounts[live]
         if not rows.size:
             return
-        newest = int(seconds.max())
-        if newest - self._slots >= self._expired:
-            # nobody advanced for a while: a view at this time would not show what has left the window
-            self.advance(newest)
-            self.fold(rows, column, seconds, amounts)
+        self.reserve(int(rows.max()) + 1)
+        amounts = np.minimum(amounts, MOST)
+        np.add.at(self._total[column], rows, amounts)
+        first = int(seconds[0])
+        if (seconds == first).all():
+            np.add.at(self._plane(first, column), rows, amounts)
             return
-        self._second[seconds % self._slots] = seconds
-        columns = np.full(len(rows), column)
-        np.add.at(self._sums, (rows, columns, seconds % self._slots), amounts)
+        for second in np.unique(seconds).tolist():
+            part = seconds == second
+            np.add.at(self._plane(second, column), rows[part], amounts[part])
 
     def advance(self, now_s: float) -> None:
         """Expire the seconds up to floor(now_s) - window_s."""
-        expired = floor(now_s) - self.window_s
-        if expired <= self._expired:
-            return
-        gone = (self._second >= 0) & (self._second <= expired)
-        self._sums[:, :, gone] = 0
-        self._second[gone] = -1
-        self._expired = expired
+        self._expired = max(self._expired, floor(now_s) - self.window_s)
+        for second in [s for s in self._seconds if s <= self._expired]:
+            for column, sums in self._seconds.pop(second).items():
+                self._total[column, : len(sums)] -= sums
 
-    def total(self, rows: int, since_s: int | None = None) -> NDArray[np.int64]:
+    def total(self, rows: int, since_s: int | None = None) -> Sums:
         """Sums (rows, columns) of the live seconds, or of those from `since_s` on."""
         if since_s is None:
-            return np.asarray(self._sums[:rows].sum(axis=2))
-        recent = np.flatnonzero(self._second >= since_s)
-        return np.asarray(self._sums[:rows][:, :, recent].sum(axis=2))
+            return self._total[:, :rows].T.copy()
+        found = np.zeros((len(self._total), rows), np.int64)
+        for second in (s for s in self._seconds if s >= since_s):
+            for column, sums in self._seconds[second].items():
+                found[column, : len(sums)] += sums[:rows]
+        return found.T
 
     def clear(self, rows: list[int]) -> None:
         """Empty these rows, so that they may be given to others."""
-        self._sums[[r for r in rows if r < len(self._sums)]] = 0
+        self._total[:, [r for r in rows if r < self._total.shape[1]]] = 0
+        for planes in self._seconds.values():
+            for sums in planes.values():
+                sums[[r for r in rows if r < len(sums)]] = 0
+
+    def _plane(self, second: int, column: int) -> Sums:
+        planes, room = self._seconds.setdefault(second, {}), self._total.shape[1]
+        held = planes.get(column)
+        if held is None or len(held) < room:
+            wider = planes[column] = np.zeros(room, np.int64)
+            if held is not None:
+                wider[: len(held)] = held
+            return wider
+        return held

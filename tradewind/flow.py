@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import router_sync.flow
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+import router_sync.flow
 import streams.flow
 from router_sync.sign import Signer
 from streams.runtime.step import Earliest, Step
@@ -21,8 +22,9 @@ ROOMS = ("streams", "router")
 def rooms(settings: Settings, signer: Signer | None = None) -> Mapping[str, tuple[Step, ...]]:
     """The steps of each room that runs. A room is one Faust app, one consumer group, one kind of process.
 
-    Without a `signer` the router's tables are unsigned: good for a look at the map, followed by no gateway.
+    Without a `signer` one is made up: good for a look at the map; no gateway trusts it.
     """
+    signer = signer or Signer(Ed25519PrivateKey.generate())
     return {"streams": streams.flow.steps(settings), "router": router_sync.flow.steps(settings, signer)}
 
 

@@ -20,8 +20,8 @@ class LocalEndpoint:
     """
 
     __slots__ = (
-        "_answers", "breaker", "heard_at_s", "in_flight", "name", "peak_ms", "provider", "region", "seen_at_s",
-        "state", "url", "usual_ms", "zone",
+        "_answers", "breaker", "continues", "heard_at_s", "in_flight", "name", "peak_ms", "provider", "region",
+        "seen_at_s", "state", "url", "usual_ms", "zone",
     )  # fmt: skip
 
     def __init__(self, described: TableEndpoint, rng: random.Random) -> None:
@@ -38,7 +38,7 @@ class LocalEndpoint:
 
     def describe(self, described: TableEndpoint) -> None:
         """Take over what a new table says."""
-        self.url, self.state = described.url, described.state
+        self.url, self.state, self.continues = described.url, described.state, described.continues
         self.provider, self.region, self.zone = described.provider, described.region, described.zone
 
     def begin(self) -> bool:

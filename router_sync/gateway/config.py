@@ -46,6 +46,8 @@ class Deadlines(msgspec.Struct, frozen=True, kw_only=True):
     """At most; the class shortens it to `slo_factor` times its SLO, or three times what the endpoint took lately."""
     first_byte_floor_s: _Seconds = 1.0
     slo_factor: Annotated[float, Meta(ge=1, le=1000)] = 4.0
+    whole_s: _Seconds = 120.0
+    """For an answer that is not streamed: its first byte comes when all is made. Cut short when the endpoint falls."""
     stall_s: _Seconds = 2.0
     """Between two pieces of an answer."""
     total_s: _Seconds = 600.0

@@ -23,6 +23,7 @@ from router_sync.gateway.ask import Ask, Upload
 from router_sync.gateway.config import Deadlines, Limits
 from router_sync.gateway.events import UNKNOWN, Events, Tokens, tokens_of
 from router_sync.gateway.refusal import Refusal
+from router_sync.gateway.resume import Journal
 from streams.contract.records import ErrorKind
 
 _KEPT_BACK: Final = frozenset(
@@ -51,7 +52,7 @@ class Trip:
     """One request on its way through: what was asked, what was tried, what was sent."""
 
     __slots__ = (
-        "ask", "class_", "headers", "method", "path", "query", "request", "response", "service", "streams",
+        "ask", "class_", "headers", "journal", "method", "path", "query", "request", "response", "service", "streams",
         "table", "tried", "until_s",
     )  # fmt: skip
 
@@ -73,6 +74,8 @@ class Trip:
         """Set when something has been sent to the caller."""
         self.streams = False
         """The response is a stream of events."""
+        self.journal: Journal | None = None
+        """What has gone out, where an answer that breaks off can go on elsewhere."""
 
     def stamp(self, pick: Pick, headers: CIMultiDict[str]) -> None:
         """Say in `headers` who served."""
@@ -86,13 +89,14 @@ class Trip:
 class Seen:
     """What one attempt saw."""
 
-    __slots__ = ("bytes_out", "first_s", "sending", "tokens")
+    __slots__ = ("bytes_out", "first_s", "sending", "tokens", "waiting")
 
     def __init__(self) -> None:
         self.first_s: float | None = None
         self.sending = False
         self.bytes_out = 0
         self.tokens: Tokens = UNKNOWN
+        self.waiting: set[asyncio.Timeout] = set()
 
 
 class Exchange:
@@ -102,22 +106,25 @@ class Exchange:
         self._session, self._limits, self._deadlines = session, limits, deadlines
         self._now = asyncio.get_running_loop().time
         self._urls: dict[tuple[str, str], URL] = {}
+        self._waiting: dict[str, set[asyncio.Timeout]] = {}
+        """Attempts by endpoint that have heard nothing yet."""
+
+    def evacuate(self, endpoint: str) -> None:
+        """The endpoint has fallen: who waits there for a first byte waits no longer, and may ask another."""
+        for limit in tuple(self._waiting.get(endpoint, ())):
+            if not limit.expired():
+                limit.reschedule(self._now())
 
     async def attempt(self, trip: Trip, pick: Pick, seen: Seen) -> web.StreamResponse:
         """The answer, sent or ready to be sent. Raises Failed, CallerGone, or Refusal when the caller is at fault."""
+        seen.waiting = self._waiting.setdefault(pick.endpoint.name, set())
         try:
-            async with asyncio.timeout_at(min(self._now() + self._first_byte_s(pick), trip.until_s)) as limit:
-                async with self._session.request(
-                    trip.method,
-                    self._url(pick.endpoint.url, trip),
-                    headers=trip.headers,
-                    data=_data(trip.ask.body),
-                    allow_redirects=False,
-                ) as answer:
-                    _refuse_failure(answer)
-                    if answer.headers.get("Content-Type", "").startswith("text/event-stream"):
-                        return await self._events(trip, pick, seen, answer, limit)
-                    return await self._plain(trip, pick, seen, answer, limit)
+            async with asyncio.timeout_at(min(self._now() + self._first_byte_s(trip, pick), trip.until_s)) as limit:
+                seen.waiting.add(limit)
+                try:
+                    return await self._exchanged(trip, pick, seen, limit)
+                finally:
+                    seen.waiting.discard(limit)
         except aiohttp.ConnectionTimeoutError:
             raise Failed("connect", f"no connection within connect_s = {self._deadlines.connect_s:g} s") from None
         except TimeoutError:
@@ -126,6 +133,19 @@ class Exchange:
             raise Failed("connect", f"cannot connect: {error.strerror or type(error).__name__}") from None
         except (aiohttp.ClientError, OSError) as error:
             raise Failed("reset" if seen.first_s is None else "truncated", type(error).__name__) from None
+
+    async def _exchanged(self, trip: Trip, pick: Pick, seen: Seen, limit: asyncio.Timeout) -> web.StreamResponse:
+        async with self._session.request(
+            trip.method,
+            self._url(pick.endpoint.url, trip),
+            headers=trip.headers,
+            data=_data(trip.ask.body),
+            allow_redirects=False,
+        ) as answer:
+            _refuse_failure(answer)
+            if answer.headers.get("Content-Type", "").startswith("text/event-stream"):
+                return await self._events(trip, pick, seen, answer, limit)
+            return await self._plain(trip, pick, seen, answer, limit)
 
     def _late(self, trip: Trip, seen: Seen) -> Exception:
         """What a deadline that passed means."""
@@ -137,9 +157,14 @@ class Exchange:
             return Failed("first_byte_timeout", "no answer in time")
         return Failed("stall", f"nothing came for stall_s = {self._deadlines.stall_s:g} s, or total_s is over")
 
-    def _first_byte_s(self, pick: Pick) -> float:
-        """By the class's SLO, and not below what this endpoint has needed lately."""
+    def _first_byte_s(self, trip: Trip, pick: Pick) -> float:
+        """By the class's SLO, and not below what this endpoint has needed lately.
+
+        An answer that is not streamed comes when all of it is made: the SLO says nothing of it.
+        """
         deadlines = self._deadlines
+        if trip.method == "POST" and not trip.ask.stream:
+            return deadlines.whole_s
         wanted = max(
             deadlines.first_byte_floor_s,
             deadlines.slo_factor * pick.route.slo_p95_ms / 1000.0,
@@ -200,13 +225,20 @@ class Exchange:
             self._alive(trip, seen, piece, limit)
             if whole := events.feed(piece):
                 if response is None:
-                    trip.streams = True
-                    response = await self._begin(trip, pick, answer, seen, limit)
-                await self._send(response, whole, trip, seen, limit)
+                    response = trip.response or await self._begin_events(trip, pick, answer, seen, limit)
+                await self._send(response, trip.journal.passing(whole) if trip.journal else whole, trip, seen, limit)
         seen.tokens = events.tokens()
         if response is None or events.rest() or (trip.path in _ENDS_WITH_DONE and not events.done):
             raise Failed("truncated", "the stream ended before its end")
         return response
+
+    async def _begin_events(
+        self, trip: Trip, pick: Pick, answer: aiohttp.ClientResponse, seen: Seen, limit: asyncio.Timeout
+    ) -> web.StreamResponse:
+        trip.streams = True
+        if pick.endpoint.continues and isinstance(trip.ask.body, bytes):
+            trip.journal = Journal.of(trip.path, trip.ask.body)
+        return await self._begin(trip, pick, answer, seen, limit)
 
     # -- both ---------------------------------------------------------------------------------------------------------
 
@@ -214,6 +246,7 @@ class Exchange:
         now_s = self._now()
         if seen.first_s is None:
             seen.first_s = now_s
+            seen.waiting.discard(limit)
         seen.bytes_out += len(piece)
         limit.reschedule(min(now_s + self._deadlines.stall_s, trip.until_s))
 

@@ -27,7 +27,8 @@ class _Service(NamedTuple):
 
 
 class Prober:
-    """One task per endpoint while it runs. `pickers` gives the pickers in force by service."""
+    """One task per endpoint while it runs. `pickers` gives the pickers in force by service; `fallen` is told of each
+    endpoint whose breaker is open."""
 
     def __init__(
         self,
@@ -36,8 +37,10 @@ class Prober:
         pickers: Callable[[], Iterable[tuple[str, Picker]]],
         reporter: Reporter,
         rng: random.Random,
+        fallen: Callable[[str], None] = lambda _endpoint: None,
     ) -> None:
         self._config, self._session, self._pickers, self._reporter = config, session, pickers, reporter
+        self._fallen = fallen
         self._rng = rng
         self._running: dict[str, asyncio.Task[None]] = {}
         self._checks: set[asyncio.Task[None]] = set()
@@ -91,6 +94,8 @@ class Prober:
         now_s = asyncio.get_running_loop().time()
         for service in services:
             service.local.probed(now_s, kind is None)
+        if any(service.local.breaker.shut for service in services):
+            self._fallen(endpoint)
         # one report: it speaks of the endpoint, whatever the service
         self._reporter.probed(endpoint, services[0].name, services[0].class_, kind)
         if kind is not None and first:

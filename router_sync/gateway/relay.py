@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Final, Generic, TypeVar
 
+import msgspec
 from aiohttp import web
 from prometheus_client import Counter, Histogram
 
@@ -108,6 +109,8 @@ class Relay:
         self._budget.request()
         failure: Failed | None = None
         while (pick := self._next(trip, picker, failure)) is not None:
+            if trip.response is not None and not self._goes_on(trip, pick):
+                break
             trip.tried.append(pick.endpoint.name)
             try:
                 return await self._attempt(trip, pick)
@@ -115,9 +118,19 @@ class Relay:
                 failure = failed
             except CallerGone:
                 return _hung_up(trip)
-            if trip.response is not None:
-                return await self._broken_off(trip, failure)
+        if trip.response is not None and failure is not None:
+            return await self._broken_off(trip, failure)
         return self._lost(trip, picker, failure)
+
+    def _goes_on(self, trip: Trip, pick: Pick) -> bool:
+        """Whether `pick` can go on with the answer that broke off; then the trip asks it for the rest."""
+        rest = trip.journal.rest() if trip.journal is not None and pick.endpoint.continues else None
+        if rest is None:
+            return False
+        trip.ask = msgspec.structs.replace(trip.ask, body=rest)
+        signals.CONTINUED.inc()
+        signals.event("answer_goes_on", endpoint=pick.endpoint.name, broke_off_at=trip.tried[-1])
+        return True
 
     def _next(self, trip: Trip, picker: Picker, failure: Failed | None) -> Pick | None:
         """The next endpoint to ask; None when there is none, or no more may be asked."""
@@ -186,6 +199,8 @@ class Relay:
         local.failed(now_s, failure.kind, trial)
         self._reporter.failed(local.name, trip.service, trip.class_, failure.kind)
         self._attempts.of(local.name, failure.kind).inc()
+        if local.breaker.shut:
+            self._exchange.evacuate(local.name)
         if failure.kind in HARD_ERRORS:
             self._prober.suspect(local.name)
 
@@ -197,6 +212,7 @@ class Relay:
         headers = {"x-tradewind-attempts": str(len(trip.tried)), "x-tradewind-table": trip.table}
         if left:
             self.lost_servable += 1
+            signals.LOST_SERVABLE.labels(trip.service).inc()
             headers["x-tradewind-lost-servable"] = str(left)
         if failure is None:
             raise Refusal(503, "no_endpoint", "No endpoint is left for this class.", headers=headers)

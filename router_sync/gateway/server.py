@@ -76,8 +76,10 @@ class Gateway:
         self._session = _session(config)
         self.reporter = Reporter(self.sink, config.name, config.origin, int(self._now_s() * 1000), self._now_s)
         services = self.following.pickers
-        self._prober = Prober(config.probing, self._session, services.items, self.reporter, self._rng)
         exchange = Exchange(self._session, config.limits, config.deadlines)
+        self._prober = Prober(
+            config.probing, self._session, services.items, self.reporter, self._rng, exchange.evacuate
+        )
         self.relay = Relay(config, services, self._access, exchange, self.reporter, self._prober)
         self.following.restore()
         try:

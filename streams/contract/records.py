@@ -7,18 +7,19 @@ Columns (`…Columns` in a docstring: parallel tuples) are used where one record
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, get_args
 
 import msgspec
 from msgspec import Meta
 
-Name = Annotated[str, Meta(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:/@+-]*$")]
+# a bare $ would let a newline pass at the end
+Name = Annotated[str, Meta(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:/@+-]*$(?!\n)")]
 """A name in keys, labels and metrics: letters, digits and _ . : / @ + - ; at most 128 characters."""
 Ref = Annotated[str, Meta(min_length=1, max_length=128)]
 """A name met by the million: its length is checked here, its letters once, when it is first met (`edge`)."""
 Label = Annotated[str, Meta(max_length=128)]
 Text = Annotated[str, Meta(max_length=2000)]
-Url = Annotated[str, Meta(max_length=2000, pattern=r"^https?://[^\s]+$")]
+Url = Annotated[str, Meta(max_length=2000, pattern=r"^https?://[^\s]+$(?!\n)")]
 UnixS = Annotated[float, Meta(ge=0, le=1e11)]
 """Unix seconds, UTC."""
 Seconds = Annotated[float, Meta(ge=0, le=1e9)]
@@ -32,6 +33,8 @@ Vantage = Literal["gateway", "endpoint", "probe"]
 ErrorKind = Literal[
     "connect", "reset", "first_byte_timeout", "stall", "truncated", "http_5xx", "http_429", "client_4xx"
 ]
+_KINDS_ONLY: Final = Meta(extra_json_schema={"propertyNames": {"enum": list(get_args(ErrorKind))}})
+"""The decoder knows the closed list from the type; the JSON Schema has to be told."""
 HARD_ERRORS: Final[frozenset[str]] = frozenset(
     {"connect", "reset", "first_byte_timeout", "stall", "truncated", "http_5xx"}
 )
@@ -44,6 +47,14 @@ EndpointState = Literal["ready", "drain", "down"]
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """What crosses a topic. Unknown fields are ignored, defaults are left out on the wire."""
+
+
+def _check_columns(record: Record, *fields: str) -> None:
+    """Parallel columns are of one length; ValueError names the one that is not."""
+    want = len(getattr(record, fields[0]))
+    for field in fields[1:]:
+        if (have := len(getattr(record, field))) != want:
+            raise ValueError(f"{field.rstrip('_')} has {have} rows, {fields[0]} has {want}: send one for each")
 
 
 # ---------------------------------------------------------------- configured: the fleet
@@ -60,7 +71,7 @@ class Endpoint(Record, frozen=True, kw_only=True):
     zone: Name
     instance: Name = "unknown"
     market: Market = "on_demand"
-    jurisdiction: Annotated[str, Meta(pattern=r"^[A-Z]{2}$")]
+    jurisdiction: Annotated[str, Meta(pattern=r"^[A-Z]{2}$(?!\n)")]
     """ISO 3166-1 alpha-2 of the place of processing."""
     grid_zone: Label = ""
     edge: bool = False
@@ -73,13 +84,15 @@ class Endpoint(Record, frozen=True, kw_only=True):
     """Of one replica."""
     latency_ms: Ms = 100.0
     """Expected p95 inside the endpoint before anything was measured."""
+    continues: bool = False
+    """It can go on with an answer begun elsewhere (vLLM's and SGLang's `continue_final_message`)."""
 
 
 class Origin(Record, frozen=True, kw_only=True):
     """Where requests come from: a gateway's own setting. RTT to each region it may use."""
 
     name: Name
-    jurisdiction: Annotated[str, Meta(pattern=r"^[A-Z]{2}$")]
+    jurisdiction: Annotated[str, Meta(pattern=r"^[A-Z]{2}$(?!\n)")]
     rtt_ms: dict[Name, Ms]
     demand_rps: Amount = 1.0
     """Expected demand per class before anything was measured."""
@@ -90,9 +103,10 @@ class RequestClass(Record, frozen=True, kw_only=True):
 
     name: Name
     slo_p95_ms: Annotated[float, Meta(gt=0, le=1e7)]
+    """At the caller: to the first token where answers are streamed, else to the whole answer."""
     tier: Tier = "standard"
     data_class: Name = "public"
-    jurisdictions: tuple[Annotated[str, Meta(pattern=r"^[A-Z]{2}$")], ...] = ()
+    jurisdictions: tuple[Annotated[str, Meta(pattern=r"^[A-Z]{2}$(?!\n)")], ...] = ()
     """Where requests may be processed; empty: anywhere. Law: it fails closed."""
 
 
@@ -126,6 +140,10 @@ class Buckets(Record, frozen=True, kw_only=True):
     exact: bool = True
     """False: converted from foreign bounds."""
 
+    def __post_init__(self) -> None:
+        """Refuse unequal columns."""
+        _check_columns(self, "index", "count")
+
 
 class EndpointMetrics(Record, frozen=True, kw_only=True):
     """One interval of one endpoint, service and class, as one observer saw it: one observation or many.
@@ -144,7 +162,7 @@ class EndpointMetrics(Record, frozen=True, kw_only=True):
     at_s: UnixS
     interval_s: Seconds = 0.0
     requests: Count = 1
-    errors: dict[ErrorKind, Count] = {}
+    errors: Annotated[dict[ErrorKind, Count], _KINDS_ONLY] = {}
     latency_ms: Annotated[tuple[Ms, ...], Meta(max_length=10_000)] = ()
     latency: Buckets | None = None
     ttft_ms: Annotated[tuple[Ms, ...], Meta(max_length=10_000)] = ()
@@ -173,13 +191,17 @@ class Arrivals(Record, frozen=True, kw_only=True):
     seq: Count
     at_s: UnixS
     """Start of the slot."""
-    slot_s: Annotated[float, Meta(gt=0, le=3600)] = 1.0
+    slot_s: Annotated[float, Meta(ge=0.1, le=3600)] = 1.0
     service: tuple[Ref, ...]
     class_: tuple[Ref, ...] = msgspec.field(name="class")
     arrived: tuple[Count, ...]
     admitted: tuple[Count, ...]
     shed: tuple[Count, ...]
     failed: tuple[Count, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse unequal columns."""
+        _check_columns(self, "service", "class_", "arrived", "admitted", "shed", "failed")
 
 
 class SpotPrice(Record, frozen=True, kw_only=True):
@@ -233,7 +255,7 @@ class EndpointHealth(Record, frozen=True, kw_only=True):
     p95_ms: tuple[Ms | None, ...]
     p99_ms: tuple[Ms | None, ...]
     ttft_p95_ms: tuple[Ms | None, ...]
-    errors: dict[ErrorKind, tuple[Count, ...]] = {}
+    errors: Annotated[dict[ErrorKind, tuple[Count, ...]], _KINDS_ONLY] = {}
     in_flight: tuple[Count | None, ...]
     queue: tuple[Count | None, ...]
     age_s: tuple[Seconds | None, ...]
@@ -243,13 +265,23 @@ class EndpointHealth(Record, frozen=True, kw_only=True):
     late: Count = 0
     duplicates: Count = 0
 
+    def __post_init__(self) -> None:
+        """Refuse unequal columns."""
+        _check_columns(
+            self, "endpoint", "service", "class_", "verdict", "reason", "observations", "rps", "p50_ms", "p95_ms",
+            "p99_ms", "ttft_p95_ms", "in_flight", "queue", "age_s", "first_error_at_s", "last_ok_at_s",
+        )  # fmt: skip
+        for kind, column in self.errors.items():
+            if len(column) != len(self.endpoint):
+                raise ValueError(f"errors.{kind} has {len(column)} rows, endpoint has {len(self.endpoint)}")
+
 
 class Demand(Record, frozen=True, kw_only=True):
     """Arrivals of one slot summed over the gateways of one source partition: columns over (service, origin, class)."""
 
     source: Name
     at_s: UnixS
-    slot_s: Annotated[float, Meta(gt=0, le=3600)] = 1.0
+    slot_s: Annotated[float, Meta(ge=0.1, le=3600)] = 1.0
     service: tuple[Name, ...]
     origin: tuple[Name, ...]
     class_: tuple[Name, ...] = msgspec.field(name="class")
@@ -257,6 +289,10 @@ class Demand(Record, frozen=True, kw_only=True):
     admitted: tuple[Count, ...]
     shed: tuple[Count, ...]
     failed: tuple[Count, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse unequal columns."""
+        _check_columns(self, "service", "origin", "class_", "arrived", "admitted", "shed", "failed")
 
 
 # ---------------------------------------------------------------- expected
@@ -266,7 +302,7 @@ class Horizon(Record, frozen=True, kw_only=True):
     """Demand in the slot that begins `ahead_s` after `made_at_s`, by quantile."""
 
     ahead_s: Seconds
-    rps: dict[Annotated[str, Meta(pattern=r"^0\.\d+$")], Amount]
+    rps: dict[Annotated[str, Meta(pattern=r"^0\.[0-9]+$(?!\n)")], Amount]
     """Quantile ("0.95") to requests per second."""
 
 
@@ -329,7 +365,7 @@ class TableEndpoint(Record, frozen=True, kw_only=True):
     provider: Name
     region: Name
     zone: Name
-    jurisdiction: Annotated[str, Meta(pattern=r"^[A-Z]{2}$")]
+    jurisdiction: Annotated[str, Meta(pattern=r"^[A-Z]{2}$(?!\n)")]
     state: EndpointState = "ready"
     capacity_rps: Amount
     """Of all ready replicas together."""
@@ -337,6 +373,8 @@ class TableEndpoint(Record, frozen=True, kw_only=True):
     cost_usd_per_request: Usd
     latency_p95_ms: Ms
     """Inside the endpoint, without the way to it."""
+    continues: bool = False
+    """It can go on with an answer begun elsewhere."""
 
 
 class Route(Record, frozen=True, kw_only=True):
@@ -350,6 +388,10 @@ class Route(Record, frozen=True, kw_only=True):
     shares: tuple[Share, ...]
     fallbacks: tuple[Name, ...] = ()
     reason: Text = ""
+
+    def __post_init__(self) -> None:
+        """Refuse unequal columns."""
+        _check_columns(self, "endpoints", "shares")
 
 
 class RoutingTable(Record, frozen=True, kw_only=True):

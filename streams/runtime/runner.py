@@ -34,6 +34,8 @@ class _Partition:
     """Topic to the next offset to fold: what lies before it is in the state."""
     restoring: dict[str, int] = field(default_factory=dict)
     """Topic to the end offset seen on assignment; empty: live."""
+    judged: Mapping[str, int] = field(default_factory=dict)
+    """Topic to the offset below which an owner before us has kept the dead letters: they are not said twice."""
     viewed_at_s: float = float("-inf")
     due_at_s: float = float("inf")
     thinking: bool = False
@@ -71,18 +73,22 @@ class Runner:
 
     # ------------------------------------------------------------ owning
 
-    def assign(self, partition: int, ends: Mapping[str, int] | None = None) -> None:
+    def assign(
+        self, partition: int, ends: Mapping[str, int] | None = None, judged: Mapping[str, int] | None = None
+    ) -> None:
         """Own `partition`. Until its inputs are folded up to `ends` (topic to end offset) it says nothing.
 
+        Below `judged` (topic to offset) refusals lie on the dead letters already.
         A partition already owned keeps its state, and is not read again.
         """
         if partition in self.partitions:
             return
         held = self.partitions[partition] = _Partition(self.step.stage.empty())
         held.restoring = {topic: end for topic, end in (ends or {}).items() if end > 0}
+        held.judged = judged or {}
         for topic, facts in self._facts.items():
             if facts:
-                self._fold(held, Batch(topic, partition, tuple(facts.values())), [])
+                self._fold(held, Batch(topic, partition, tuple(facts.values())), None)
 
     def release(self, partition: int) -> None:
         """Another worker owns `partition` now; its state is forgotten."""
@@ -92,6 +98,11 @@ class Runner:
         """The next offset of `topic` to fold, None when nothing was."""
         held = self.partitions.get(partition)
         return held.folded.get(topic) if held else None
+
+    def live(self, partition: int) -> bool:
+        """Whether `partition` is owned and restored."""
+        held = self.partitions.get(partition)
+        return held is not None and not held.restoring
 
     def restored_to(self, topic: str, partition: int, offset: int) -> None:
         """The carrier's position passed `offset` of `topic` without a message (it was compacted or aged away)."""
@@ -122,26 +133,31 @@ class Runner:
         facts = self._facts[batch.topic]
         fresh = batch.since(self._facts_end.get(batch.topic, 0))
         self._facts_end[batch.topic] = max(self._facts_end.get(batch.topic, 0), fresh.next_offset)
-        outs: list[Out] = []
-        for message in fresh.messages:
-            facts[message.key or b""] = Message(
-                message.offset, message.timestamp, message.key, message.value, message.headers
-            )
+        heard, refused = self._edges[batch.topic].open(fresh)
+        outs = list(self._dead_letters(fresh, refused, now_s))
+        good = [fresh.messages[position] for position in heard.positions]
+        for m in good:
+            # a bad fact displaces none; put in anew, so that facts stay in the order of their offsets
+            facts.pop(m.key or b"", None)
+            facts[m.key or b""] = Message(m.offset, m.timestamp, m.key, m.value, m.headers)
         for number, held in self.partitions.items():
-            # dead letters of a fact are said once, not once a partition
-            if self._fold(held, fresh, outs if number == min(self.partitions) else [], now_s):
+            # what the stage refuses is said once, not once a partition
+            said = outs if number == min(self.partitions) else None
+            if self._fold(held, Batch(batch.topic, batch.partition, good, batch.partitions), said, now_s):
                 held.due_at_s = min(held.due_at_s, held.viewed_at_s + COALESCE_S)
         return outs + self.speak(now_s)
 
-    def _fold(self, held: _Partition, batch: Batch, outs: list[Out], now_s: float = 0.0) -> bool:
+    def _fold(self, held: _Partition, batch: Batch, outs: list[Out] | None, now_s: float = 0.0) -> bool:
         stage = self.step.stage
         heard, refused = self._edges[batch.topic].open(batch)
         if isinstance(stage, Screens) and heard.records:
             screened = list(stage.screen(held.state, heard))
             heard, refused = heard.without(screened), refused + screened
         signals.HEARD.labels(self.step.name, batch.topic).inc(len(heard.records))
-        if refused:
-            outs.extend(self._dead_letters(batch, refused, now_s))
+        if refused and outs is not None:
+            judged = held.judged.get(batch.topic, 0)
+            unsaid = [r for r in refused if batch.messages[r.position].offset >= judged]
+            outs.extend(self._dead_letters(batch, unsaid, now_s))
         if not heard.records:
             return False
         held.state = stage.fold(held.state, heard)

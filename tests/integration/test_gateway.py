@@ -298,7 +298,7 @@ async def test_a_stream_comes_through_event_by_event_with_its_usage_reported(tmp
 async def test_what_breaks_before_anything_was_sent_is_served_by_another_endpoint(
     tmp_path: Path, broken: Handler, kind: str
 ) -> None:
-    deadlines = Deadlines(first_byte_s=0.2, stall_s=0.2)
+    deadlines = Deadlines(first_byte_s=0.2, whole_s=0.2, stall_s=0.2)
     async with (
         upstream(broken, answering()) as a,
         upstream(answering()) as b,
@@ -710,3 +710,63 @@ run(checked("test", {**said, "bootstrap_servers": sys.argv[2]}))
         if process.returncode is None:
             process.kill()
             await process.wait()
+
+
+def continuing(of: RoutingTable) -> RoutingTable:
+    """The same table with endpoints that can go on with an answer begun elsewhere."""
+    able = tuple(msgspec.structs.replace(e, continues=True) for e in of.endpoints)
+    return msgspec.structs.replace(of, endpoints=able)
+
+
+def chunk(answer: str, content: str, role: bool = False) -> bytes:
+    delta = {"role": "assistant", "content": content} if role else {"content": content}
+    return b"data: " + json.dumps({"id": answer, "choices": [{"index": 0, "delta": delta}]}).encode() + b"\n\n"
+
+
+async def test_a_stream_that_breaks_off_goes_on_at_another_endpoint_under_its_first_id(tmp_path: Path) -> None:
+    asked: list[dict[str, Any]] = []
+
+    async def goes_on(request: web.Request) -> web.StreamResponse:
+        asked.append(await request.json())
+        return await streaming(chunk("B", "", role=True), chunk("B", " turns"), DONE)(request)
+
+    broken = streaming(chunk("A", "", role=True) + chunk("A", "The"), chunk("A", " wind"), then="cut")
+    async with (
+        upstream(broken) as a,
+        upstream(goes_on) as b,
+        house(tmp_path, continuing(table({"a": a, "b": b}, {"a": 1.0}))) as one,
+    ):
+        status, headers, body = await one.ask(stream=True, messages=[{"role": "user", "content": "Go"}], max_tokens=10)
+        assert (status, headers["x-tradewind-endpoint"]) == (200, "a")
+        assert body == chunk("A", "", role=True) + chunk("A", "The") + chunk("A", " wind") + chunk("A", " turns") + DONE
+        (rest,) = asked
+        assert rest["messages"][-1] == {"role": "assistant", "content": "The wind"}
+        assert rest["continue_final_message"] is True
+        assert rest["add_generation_prompt"] is False
+        assert rest["max_tokens"] == 8
+        await until(lambda: bool(one.metrics("a")))
+        assert one.metrics("a")[0].errors == {"truncated": 1}
+
+
+@pytest.mark.parametrize("field", [{"tools": [{"type": "function"}]}, {"n": 2}, {"logprobs": True}])
+async def test_a_stream_with_state_beyond_its_text_is_not_continued(tmp_path: Path, field: dict[str, Any]) -> None:
+    async with (
+        upstream(streaming(chunk("A", "The"), then="cut")) as a,
+        upstream(streaming(chunk("B", "?"), DONE)) as b,
+        house(tmp_path, continuing(table({"a": a, "b": b}, {"a": 1.0}))) as one,
+    ):
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await one.ask(stream=True, **field)
+
+
+async def test_who_waits_at_an_endpoint_that_falls_is_served_by_another(tmp_path: Path) -> None:
+    async def sick(_: web.Request) -> web.StreamResponse:
+        return web.Response(status=500)
+
+    async with (
+        upstream(hanging, sick) as a,
+        upstream(answering()) as b,
+        house(tmp_path, table({"a": a, "b": b}, {"a": 1.0}), probing=Probing(quiet_s=0.1, every_s=0.1)) as one,
+    ):
+        status, headers, body = await asyncio.wait_for(one.ask(), 10.0)
+        assert (status, body, headers["x-tradewind-endpoint"]) == (200, ANSWER, "b")

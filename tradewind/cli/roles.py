@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from streams import signals
 from streams.contract.errors import BadSetting
 from streams.settings import load
 from tradewind.cli.options import Bootstrap, Prefix
@@ -39,7 +40,6 @@ def worker(
         steps = streams.flow.steps(settings)
     else:
         import router_sync.flow
-
         from router_sync.keys import load_or_make
 
         steps = router_sync.flow.steps(settings, load_or_make(key or settings.state_dir / "router.key"))
@@ -66,6 +66,7 @@ def gateway(
     from router_sync.gateway import checked, run
 
     settings = load(bootstrap_servers=bootstrap_servers, topic_prefix=topic_prefix)
+    signals.log_to(None, name, settings.log_level)
     config = checked(
         "flags",
         {
@@ -75,7 +76,7 @@ def gateway(
             "state_dir": settings.state_dir / name,
         },
     )  # fmt: skip
-    sys.exit(run(config))
+    run(config)
 
 
 def flow() -> None:

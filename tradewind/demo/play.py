@@ -93,12 +93,13 @@ class Play:
                 self._broker(folder) as broker,
                 Processes(folder / "log", environ=self._told()) as processes,
             ):
-                pretend = PretendFleet(self.seats, processes, self.options.seed)
+                pretend = PretendFleet(self.fleet, self.seats, processes, self.options.seed)
                 gateways = await self._start(processes, pretend, folder)
                 note(folder, self.seats, {"gateways": gateways, "bootstrap_servers": self.settings.bootstrap_servers})
                 startup_s = clock.monotonic_s() - began_s
                 self._say(f"ready in {startup_s:.1f} s; gateways: {', '.join(f'{o} {u}' for o, u in gateways.items())}")
                 played_s = await self._play(processes, pretend, gateways)
+            (folder / "outcomes.jsonl").write_bytes(msgspec.json.Encoder().encode_lines(self.outcomes))
         return report.make(self.outcomes, self.seat, broker, self.outage, seconds=played_s, startup_s=startup_s)
 
     # ------------------------------------------------------------ setting the stage

@@ -15,6 +15,8 @@ from tradewind.ports import free_port
 from tradewind.processes import Child, Processes, wait_ready
 
 HEALTH_DEADLINE_S = 20.0
+USUAL_OF_P95 = 0.8
+"""A fleet file declares a p95; the pretend engine wants what is usual when idle."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +45,8 @@ def placed(fleet: Fleet) -> tuple[Fleet, tuple[Seat, ...]]:
 class PretendFleet:
     """The endpoint processes of a fleet."""
 
-    def __init__(self, seats: tuple[Seat, ...], processes: Processes, seed: int) -> None:
-        self.seats, self.seed = seats, seed
+    def __init__(self, fleet: Fleet, seats: tuple[Seat, ...], processes: Processes, seed: int) -> None:
+        self.fleet, self.seats, self.seed = fleet, seats, seed
         self._processes = processes
         self._children: dict[str, Child] = {}
 
@@ -59,7 +61,8 @@ class PretendFleet:
             "tradewind.pretend",
             *("--name", endpoint.name, "--port", str(seat.port), "--admin-port", str(seat.admin_port)),
             *("--model", endpoint.services[0], "--capacity-rps", str(endpoint.capacity_rps * endpoint.replicas)),
-            *("--base-ttft-ms", str(endpoint.latency_ms), "--seed", str(self.seed + number)),
+            *("--base-ttft-ms", str(endpoint.latency_ms * USUAL_OF_P95), "--seed", str(self.seed + number)),
+            *(word for o in self.fleet.origins for word in ("--rtt", f"{o.name}={o.rtt_ms[endpoint.region]}")),
             ready=f"{endpoint.url}/health",
             deadline_s=HEALTH_DEADLINE_S,
             may_die=True,

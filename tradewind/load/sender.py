@@ -9,6 +9,7 @@ import msgspec
 
 from tradewind.load.drive import Shot, Target
 from tradewind.load.outcome import ErrorKind, Outcome
+from tradewind.pretend.settings import ORIGIN_HEADER
 
 CONNECT_TIMEOUT_S = 3.0
 SILENCE_TIMEOUT_S = 15.0  # longest wait for headers, and between two pieces of an answer
@@ -73,7 +74,11 @@ class HttpSender:
     def _headers_of(self, target: Target) -> dict[str, str]:
         if target not in self._headers:
             bearer = f"Bearer {target.api_key}"
-            self._headers[target] = {"Authorization": bearer, "Content-Type": "application/json"}
+            self._headers[target] = {
+                "Authorization": bearer,
+                "Content-Type": "application/json",
+                ORIGIN_HEADER: target.origin,
+            }
         return self._headers[target]
 
 

@@ -72,9 +72,19 @@ def _say(line: dict[str, object]) -> None:
 
 def _settings(given: argparse.Namespace) -> EndpointSettings:
     fields = {name: value for name, value in vars(given).items() if name != "stop_on_stdin_eof" and value is not None}
+    if "rtt" in fields:
+        fields["rtt_ms"] = tuple(_rtt(words) for words in fields.pop("rtt"))
     if "models" in fields:
         fields["models"] = tuple(fields["models"])
     return EndpointSettings(**fields)
+
+
+def _rtt(words: str) -> tuple[str, float]:
+    origin, _, ms = words.partition("=")
+    try:
+        return origin, float(ms)
+    except ValueError:
+        raise ValueError(f"--rtt: {words!r}; give ORIGIN=MILLISECONDS, as in europe=12") from None
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -94,6 +104,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--max-model-tokens", type=int, help="longest prompt and answer together")
     add("--chunk-ms", type=float, help="distance of a stream's chunks")
     add("--grace-s", type=float, help="how long open requests may run on after SIGTERM")
+    add("--rtt", action="append", metavar="ORIGIN=MS", help="the way from an origin; may be given again")
     add("--seed", type=int, help="seed of the noise")
     add("--stop-on-stdin-eof", action="store_true", help="stop when stdin closes, as it does when the parent dies")
     return parser

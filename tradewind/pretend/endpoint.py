@@ -12,7 +12,7 @@ from aiohttp import web
 from tradewind.pretend import metrics, shape
 from tradewind.pretend.engine import Engine, QueueFull, Run
 from tradewind.pretend.faults import FaultOrder, FaultSwitch, parse_order
-from tradewind.pretend.settings import HOST, EndpointSettings
+from tradewind.pretend.settings import HOST, ORIGIN_HEADER, EndpointSettings
 
 DEAD_EXIT_CODE = 86
 BODY_BYTES_MAX = 512 * 1024
@@ -36,6 +36,7 @@ class Endpoint:
     ) -> None:
         self.port, self.admin_port = settings.port, settings.admin_port
         self._settings = settings
+        self._rtt_ms = dict(settings.rtt_ms)
         self._now_s = now_s
         self._exit_now = exit_now
         self._engine = Engine(settings, random.Random(settings.seed), monotonic_s)
@@ -125,6 +126,8 @@ class Endpoint:
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
         settings = self._settings
+        if (rtt_ms := self._rtt_ms.get(request.headers.get(ORIGIN_HEADER, ""))) is not None:
+            await asyncio.sleep(rtt_ms / 1000.0)
         ask = shape.parse_ask(await request.read(), settings.models, settings.max_model_tokens)
         try:
             run = await self._engine.enter(ask.prompt_tokens, ask.output_limit)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from tradewind.pretend import curve
 
+ORIGIN_HEADER = "x-pretend-origin"
 HOST = "127.0.0.1"  # loopback only: the fault path would let anyone stop the process
 
 
@@ -29,12 +30,16 @@ class EndpointSettings:
     chunk_ms: float = 40.0  # tokens of a stream are sent in groups about this far apart: one timer for many tokens
     grace_s: float = 3.0  # how long open requests may still run after SIGTERM
     seed: int = 1
+    rtt_ms: tuple[tuple[str, float], ...] = ()  # the way from each origin; a request names its own in ORIGIN_HEADER
 
     def __post_init__(self) -> None:
         for field, low, high in _RANGES:
             value = getattr(self, field)
             if value is not None and not low <= value <= high:
                 raise ValueError(f"{field}: {value!r} is out of range; give a number from {low} to {high}")
+        for origin, rtt_ms in self.rtt_ms:
+            if not 0 <= rtt_ms <= 60_000:
+                raise ValueError(f"rtt of {origin}: {rtt_ms!r} is out of range; give milliseconds from 0 to 60000")
         if not self.name or not self.models or not all(self.models):
             raise ValueError(f"name, models: {self.name!r}, {self.models!r}; give a name and at least one model")
 

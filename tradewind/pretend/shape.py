@@ -50,6 +50,7 @@ class Ask(msgspec.Struct, frozen=True):
     stream_options: StreamOptions | None = None
     max_tokens: _Positive | None = None
     max_completion_tokens: _Positive | None = None
+    continue_final_message: bool = False
 
     @property
     def prompt_tokens(self) -> int:
@@ -59,6 +60,14 @@ class Ask(msgspec.Struct, frozen=True):
     @property
     def output_limit(self) -> int | None:
         return self.max_completion_tokens or self.max_tokens
+
+    @property
+    def begun_tokens(self) -> int:
+        """Tokens of the answer that the caller has already, when this is to go on with it."""
+        last = self.messages[-1]
+        if not self.continue_final_message or last.role != "assistant" or not isinstance(last.content, str):
+            return 0
+        return last.content.count(" ")
 
     @property
     def wants_usage(self) -> bool:
@@ -115,7 +124,7 @@ def usage_of(prompt_tokens: int, output_tokens: int) -> dict[str, int]:
 
 def completion(answer_id: str, created: int, ask: Ask, output_tokens: int, finish_reason: str) -> bytes:
     """The whole answer of a plain request."""
-    message = {"role": "assistant", "content": text_of(0, output_tokens)}
+    message = {"role": "assistant", "content": text_of(ask.begun_tokens, output_tokens)}
     choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": finish_reason}
     return _encode(
         {
@@ -161,7 +170,8 @@ class Chunks:
         return self._event([_Choice(0, _Delta(role="assistant", content=""), None, None)], self._usage)
 
     def tokens(self, start: int, count: int) -> bytes:
-        return self._event([_Choice(0, _Delta(content=text_of(start, count)), None, None)], self._usage)
+        content = text_of(self._ask.begun_tokens + start, count)
+        return self._event([_Choice(0, _Delta(content=content), None, None)], self._usage)
 
     def closing(self, output_tokens: int, finish_reason: str) -> bytes:
         """The finish reason, the usage where it was asked for, and `[DONE]`."""

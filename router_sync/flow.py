@@ -1,0 +1,42 @@
+"""The steps of room 3: what was decided, and said."""
+
+from __future__ import annotations
+
+from router_sync.sign import Signer, Trust, seal_with
+from router_sync.stage import Router
+from streams.contract import topics
+from streams.runtime.step import Earliest, Reads, Since, Step
+from streams.settings import Settings
+
+MEMORY_S = 120.0
+"""Health and demand are restored from this long ago; what is older has aged out."""
+
+
+def steps(settings: Settings, signer: Signer, *others: Signer, trust: Trust | None = None) -> tuple[Step, ...]:
+    """The router. All its inputs have one partition, so exactly one worker owns it.
+
+    Tables carry one signature per signer. Tables on the topic count for numbering when a key of `trust` signed them;
+    None: the keys of the signers.
+    """
+    signers = (signer, *others)
+    keys = trust or Trust({one.kid: one.public for one in signers})
+    return (
+        Step(
+            name="router",
+            reads=(
+                Reads(topics.FLEET, Earliest()),
+                Reads(topics.ENDPOINT_HEALTH, Since(MEMORY_S)),
+                Reads(topics.DEMAND, Since(MEMORY_S)),
+                Reads(topics.ROUTING_TABLE, Earliest()),
+            ),
+            writes=(topics.ROUTING_TABLE, topics.DECISIONS, topics.DEAD_LETTERS),
+            stage=Router(
+                ttl_s=settings.table_ttl_s,
+                heartbeat_s=settings.table_heartbeat_s,
+                usd_per_s=settings.latency_usd_per_s,
+                trust=keys,
+            ),
+            every_s=settings.tick_s,
+            seal=seal_with(signers),
+        ),
+    )

@@ -1,0 +1,220 @@
+"""What the optimiser is asked and what it answers: plain arrays that can be pickled. Shapes: F flows, E endpoints.
+
+Crowding. Latency grows with load, so using more of an endpoint costs more: a convex, piecewise linear price over its
+utilisation, in units of `crowd_usd` (price and time of one request there):
+
+    utilisation   0 ── .5 ── .7 ── .85 ── 1
+    each request    0    .1    .3     3     times crowd_usd: the last part is headroom, used before anything is late
+
+Moving. A request that goes elsewhere than now pays MOVE of what it costs on top: caches are cold there, and of many
+shares that cost nearly the same those in force are the best. So noise moves nobody, and a real gain does.
+
+Twins. Endpoints that may stand for each other and cost nearly the same are solved as one and share in proportion to
+capacity: smaller problems, and never all of a region's traffic in one zone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from router_sync.layout import Bools, Floats, Ints
+
+WIDTHS: Final = np.array([0.5, 0.2, 0.15, 0.15])
+CROWDING: Final = np.array([0.0, 0.1, 0.3, 3.0])
+TWIN: Final = 0.1
+"""Costs that differ by no more than this share count as equal."""
+MOVE: Final = 0.1
+LEAST_RPS: Final = 1e-2
+"""Demand is at least this, so that a flow nobody uses has a route."""
+UNSERVED: Final = 10.0
+"""Leaving a request unserved costs this many times the dearest way to serve one, times the tier's weight."""
+Method = Literal["greedy", "lp"]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Demand to be shared out over capacity, at least cost."""
+
+    demand_rps: Floats
+    """[F] > 0"""
+    cost_usd: Floats
+    """[F, E]"""
+    may: Bools
+    """[F, E]"""
+    capacity_rps: Floats
+    """[E] what can be used now; 0: nothing."""
+    crowd_usd: Floats
+    """[E]"""
+    most_share: Floats
+    """[E] of any flow's demand: below 1 for endpoints that come back."""
+    weight: Floats
+    """[F] how much it matters that a flow is served."""
+    kin: Ints
+    """[E] endpoints of one number may stand for each other."""
+    held: Floats | None = None
+    """[F, E] shares in force; None, or a row of zeros: none yet."""
+    serial: int = 0
+    """Which question this was."""
+
+    @property
+    def in_force(self) -> Floats:
+        """[F, E] `held`, or zeros."""
+        return np.zeros(self.cost_usd.shape) if self.held is None else self.held
+
+    @property
+    def move_usd(self) -> Floats:
+        """[F] of serving a request elsewhere than by the shares in force."""
+        usd: Floats = MOVE * (self.in_force * np.where(self.open, self.cost_usd, 0.0)).sum(axis=1)
+        return usd
+
+    @property
+    def open(self) -> Bools:
+        """[F, E] allowed, and there is capacity."""
+        return self.may & (self.capacity_rps > 0)[None, :]
+
+    @property
+    def unserved_usd(self) -> Floats:
+        """[F] of leaving one request unserved: dearer than any way to serve it."""
+        dearest = np.where(self.open, self.cost_usd + CROWDING[-1] * self.crowd_usd[None, :], 0.0)
+        usd: Floats = UNSERVED * max(1e-3, float(dearest.max(initial=0.0))) * self.weight
+        return usd
+
+
+@dataclass(frozen=True, slots=True)
+class Solution:
+    """How demand is shared out."""
+
+    serial: int
+    method: Method
+    shares: Floats
+    """[F, E] of each flow's demand; a row adds up to 1 less what stays unserved."""
+    objective_usd_per_s: float
+    bound_usd_per_s: float
+    """No shares can cost less than this (of the problem with twins as one)."""
+    greedy_gap: float
+    """How much dearer the greedy shares are than the bound, as a share."""
+    solve_s: float = 0.0
+
+    @property
+    def gap(self) -> float:
+        """How much dearer these shares are than the bound, as a share of it."""
+        return max(0.0, self.objective_usd_per_s / max(self.bound_usd_per_s, 1e-12) - 1.0)
+
+
+def objective(problem: Problem, shares: Floats) -> float:
+    """Dollars per second of `shares`; load beyond an endpoint's capacity counts as unserved."""
+    rps = shares * problem.demand_rps[:, None]
+    load = rps.sum(axis=0)
+    over = np.maximum(0.0, load - problem.capacity_rps).sum()
+    unserved = np.maximum(0.0, problem.demand_rps - rps.sum(axis=1))
+    dear = problem.unserved_usd
+    used = float((rps * np.where(problem.open, problem.cost_usd, 0.0)).sum())
+    crowding = float((segments(problem, load) * CROWDING * problem.crowd_usd[:, None]).sum())
+    moved = float(np.maximum(0.0, rps - problem.in_force * problem.demand_rps[:, None]).sum(axis=1) @ problem.move_usd)
+    return used + crowding + moved + float(unserved @ dear) + float(over * dear.max(initial=0.0))
+
+
+def segments(problem: Problem, load_rps: Floats) -> Floats:
+    """[E, 4] how much of each segment of utilisation `load_rps` fills, in requests per second."""
+    width = problem.capacity_rps[:, None] * WIDTHS
+    before = np.cumsum(width, axis=1) - width
+    filled: Floats = np.clip(load_rps[:, None] - before, 0.0, width)
+    return filled
+
+
+def completed(problem: Problem, shares: Floats, least: float = 0.005) -> Floats:
+    """Shares as routes need them: crumbs below `least` swept up, rows adding up to 1.
+
+    A row that was left unserved goes where there is capacity, by capacity: gateways shed, tables never strand. A row
+    of zeros comes back where nothing is open to a flow.
+    """
+    swept = np.where((shares >= least) & problem.open, shares, 0.0)
+    unserved = swept.sum(axis=1) <= 0
+    swept[unserved] = (problem.open * problem.capacity_rps)[unserved]
+    total = swept.sum(axis=1, keepdims=True)
+    whole: Floats = swept / np.where(total > 0, total, 1.0)
+    return whole
+
+
+# ---------------------------------------------------------------- twins
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """A problem with twins as one. `group` [E]: the merged column of each endpoint, -1 where there is no capacity."""
+
+    whole: Problem
+    small: Problem
+    group: NDArray[np.intp]
+    part: Floats
+    """[E] of its group's capacity."""
+
+    def split(self, shares: Floats) -> Floats:
+        """[F, E] of merged shares: in a group by capacity."""
+        # column -1, of what has no capacity, is a column of zeros
+        padded = np.hstack((shares, np.zeros((len(shares), 1))))
+        out: Floats = padded[:, self.group] * self.part
+        return out
+
+    def join(self, shares: Floats) -> Floats:
+        """Merged shares of [F, E]; what lay on endpoints without capacity is gone."""
+        out = np.zeros(self.small.cost_usd.shape)
+        for column, group in enumerate(self.group):
+            if group >= 0:
+                out[:, group] += shares[:, column]
+        return out
+
+
+def merged(problem: Problem) -> Merged:
+    """`problem` with twins as one; costs are means by capacity, so that both cost the same."""
+    group = np.full(len(problem.capacity_rps), -1, np.intp)
+    heads = 0
+    for members in _twins(problem):
+        group[members] = heads
+        heads += 1
+    weight = np.zeros((len(group), heads))
+    weight[np.flatnonzero(group >= 0), group[group >= 0]] = problem.capacity_rps[group >= 0]
+    capacity = weight.sum(axis=0)
+    part = np.where(group >= 0, problem.capacity_rps / capacity[group] if heads else 0.0, 0.0)
+    mean = weight / np.where(capacity > 0, capacity, 1.0)
+    first = np.array([np.flatnonzero(group == g)[0] for g in range(heads)], np.intp)
+    small = replace(
+        problem,
+        cost_usd=problem.cost_usd @ mean,
+        may=problem.may[:, first],
+        capacity_rps=capacity,
+        crowd_usd=problem.crowd_usd @ mean,
+        most_share=problem.most_share[first],
+        kin=problem.kin[first],
+        held=problem.in_force @ (weight > 0),
+    )
+    return Merged(problem, small, group, part)
+
+
+def _twins(problem: Problem) -> Iterator[Ints]:
+    """Columns that are solved as one: same kin, law and limit, and costs within TWIN of the first."""
+    alike: dict[tuple[object, ...], list[int]] = {}
+    for column in np.flatnonzero((problem.capacity_rps > 0) & problem.may.any(axis=0)).tolist():
+        key = int(problem.kin[column]), float(problem.most_share[column]), problem.may[:, column].tobytes()
+        alike.setdefault(key, []).append(column)
+    for members in alike.values():
+        left = np.array(members, np.intp)
+        while left.size:
+            near = _near(problem, left)
+            yield left[near]
+            left = left[~near]
+
+
+def _near(problem: Problem, columns: Ints) -> Bools:
+    """Which of `columns` cost about as much as the first of them, to every flow and in crowding."""
+    first = columns[0]
+    cost = problem.cost_usd[problem.may[:, first]][:, columns]
+    near = (np.abs(cost - cost[:, :1]) <= TWIN * cost[:, :1]).all(axis=0)
+    crowd = problem.crowd_usd[columns]
+    out: Bools = near & (np.abs(crowd - crowd[0]) <= TWIN * crowd[0])
+    return out

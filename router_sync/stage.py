@@ -1,0 +1,344 @@
+"""The router: fleet, health and demand in; signed tables and decisions out.
+
+    fold      the last word of each source
+    advance   what is the case now ─► lost something? greedy at once │ an LP's answer? damped ─► draft, check, number
+    view      says what advance made
+    question  the LP, beside the loop, when something moved
+
+Tables of all services come from one solve and share one (epoch, version).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any, Final, Literal, NamedTuple
+
+import msgspec
+import numpy as np
+
+from router_sync.explain import considered, explain_change
+from router_sync.fleet import misfits
+from router_sync.greedy import greedy
+from router_sync.layout import Floats, Layout
+from router_sync.optimise import solve
+from router_sync.problem import Method, Problem, Solution, completed, objective
+from router_sync.sign import Trust
+from router_sync.situation import RAMP_S, Situation, situation, used
+from router_sync.state import RouterState, known_down, next_number, restored, with_fleet, with_table
+from router_sync.table import DIFFERS, Draft, Number, build, check, damp, differs, moved_share, news
+from streams import signals
+from streams.contract.errors import TableRefused, shown
+from streams.contract.records import Decision, Demand, EndpointHealth, Fleet, RoutingTable
+from streams.contract.topics import FLEET, ROUTING_TABLE
+from streams.runtime.step import Heard, Question, Refusal
+
+WORTH: Final = 0.005
+"""Shares in force stay until others cost this much less."""
+SAME: Final = 0.01
+"""Inputs that moved by less than this share ask no new question."""
+SETTLE_S: Final = 2.0
+"""After its ramp an endpoint is followed this much longer, so that the last step is made too."""
+CALM_S: Final = 5.0
+"""Between moves for a gain below AT_ONCE."""
+AT_ONCE: Final = 0.2
+PACE_S: Final = 1.0
+"""Between two damped moves."""
+Why = Literal["first", "fleet", "health", "better", "ramp", "heartbeat"]
+
+
+class Target(NamedTuple):
+    """Shares to go to, who says so, and how freely they may move."""
+
+    shares: Floats
+    method: Method
+    why: Why
+
+    @property
+    def free(self) -> bool:
+        """Law, health and a first table move as far as they must."""
+        return self.why in ("first", "fleet", "health")
+
+
+class Router:
+    """The stage. `trust`: only tables these keys signed count for numbering; None: every table on the topic does."""
+
+    def __init__(
+        self, *, ttl_s: float = 300.0, heartbeat_s: float = 5.0, usd_per_s: float = 0.001, trust: Trust | None = None
+    ) -> None:
+        self.ttl_s, self.heartbeat_s, self.usd_per_s, self.trust = ttl_s, heartbeat_s, usd_per_s, trust
+
+    def empty(self) -> RouterState:
+        """Nothing was heard; nothing is said until there is a fleet."""
+        return RouterState()
+
+    # ------------------------------------------------------------ heard
+
+    def screen(self, state: RouterState, heard: Heard[Any]) -> Iterable[Refusal]:
+        """Refuse fleets that do not fit together, and tables that no trusted key signed."""
+        for position, record in zip(heard.positions.tolist(), heard.records, strict=True):
+            if heard.topic == FLEET.name:
+                yield from (Refusal(position, path, shown(value), why) for path, value, why in misfits(record))
+            elif heard.topic == ROUTING_TABLE.name and self.trust is not None:
+                message = heard.batch.messages[position]
+                try:
+                    self.trust.verify(message.headers, message.key or b"", message.value or b"")
+                except TableRefused as error:
+                    yield Refusal(position, error.field, shown(error.value), error.reason)
+
+    def fold(self, state: RouterState, heard: Heard[Any]) -> RouterState:
+        """Take in fleets, health, demand, and tables for their numbers."""
+        state.urgent = False
+        state.inputs[f"{heard.topic}/{heard.batch.partition}"] = heard.batch.next_offset
+        for record in heard.records:
+            match record:
+                case EndpointHealth():
+                    state.urgent |= state.health.fold(record)
+                case Demand():
+                    state.demand.fold(record)
+                case Fleet():
+                    state.urgent |= with_fleet(state, record)
+                case RoutingTable():
+                    with_table(state, record)
+        return state
+
+    def urgent(self, state: RouterState) -> bool:
+        """An endpoint went down or came back, or the fleet changed."""
+        return state.urgent
+
+    # ------------------------------------------------------------ decided
+
+    def advance(self, state: RouterState, now_s: float) -> RouterState:
+        """Age what was heard, and make the next tables where something has to be said."""
+        state.said, state.said_at_s = (), now_s
+        state.health.advance(now_s)
+        state.demand.advance(now_s)
+        if state.plan is None:
+            return state
+        now = self._situation(state, state.plan, now_s)
+        newly_gone = now.gone - (state.gone if state.number else known_down(state.heard))
+        if self._came_back(state, now, now_s):
+            now = self._situation(state, state.plan, now_s)
+        target = _target(state, now, now_s)
+        state.gone = now.gone
+        if target is not None:
+            self._adopt(state, now, target, newly_gone, now_s)
+        else:
+            self._beat(state, now, now_s)
+        _wonder(state, now, now_s)
+        return state
+
+    def view(self, state: RouterState, now_s: float) -> Iterable[msgspec.Struct]:
+        """The tables and decisions made for this moment; mostly none."""
+        return state.said if state.said_at_s == now_s else ()
+
+    def _situation(self, state: RouterState, plan: Layout, now_s: float) -> Situation:
+        rps = state.demand.rps(plan)
+        state.used_s = used(plan, state.shares, rps, state.used_s, now_s)
+        back = state.back_since_s
+        return situation(plan, state.health, rps, state.shares, back, self.usd_per_s, now_s, state.used_s)
+
+    def _came_back(self, state: RouterState, now: Situation, now_s: float) -> bool:
+        """Note who came back and who has been back for long; whether anybody came back just now."""
+        back = state.gone - now.gone
+        kept = {
+            e: at_s for e, at_s in state.back_since_s.items() if now_s - at_s <= RAMP_S + SETTLE_S and e not in now.gone
+        }
+        state.back_since_s = kept | dict.fromkeys(back, now_s)
+        return bool(back)
+
+    def _adopt(
+        self, state: RouterState, now: Situation, target: Target, newly_gone: frozenset[str], now_s: float
+    ) -> None:
+        """Go to the target, as far as may be at once, and say so if gateways should hear of it."""
+        held = None if state.stale else state.shares
+        reached = target.shares if target.free or held is None else damp(held, target.shares)
+        draft = _draft(now, reached)
+        tables = self._tables(state, now, draft, now_s, _evidence(state, newly_gone))
+        if not target.free and not any(differs(state.last.get(t.service), t) for t in tables):
+            return
+        if not self._checked(state, now, tables, bounded=not target.free):
+            return
+        if reached is not target.shares and (np.abs(reached - target.shares) > 1e-9).any():
+            state.again_at_s = now_s + PACE_S
+        state.shares, state.stale, state.moved_at_s = reached, False, now_s
+        decisions = _decisions(state, now, draft, target, tables)
+        self._say(state, tables, decisions, target.why, now_s)
+
+    def _beat(self, state: RouterState, now: Situation, now_s: float) -> None:
+        """Say the shares in force again with what is known now of latency: at the heartbeat, or when it is news."""
+        if state.shares is None or state.stale:
+            return
+        quiet = sum(standing.verdict == "silent" for standing in now.standings.values())
+        reason = "unchanged" if not quiet else f"unchanged; {quiet} endpoints silent, kept as they were"
+        number = next_number(state, now_s)
+        draft = _draft(now, state.shares)
+        tables = [build(draft, service.name, number, now_s, self.ttl_s, reason) for service in now.plan.fleet.services]
+        due = now_s - state.last_at_s >= self.heartbeat_s - 1e-6
+        if (due or any(news(state.last.get(t.service), t) for t in tables)) and self._checked(
+            state, now, tables, bounded=True
+        ):
+            self._say(state, tables, (), "heartbeat", now_s)
+
+    def _tables(
+        self, state: RouterState, now: Situation, draft: Draft, now_s: float, evidence_at_s: float | None
+    ) -> list[RoutingTable]:
+        number = next_number(state, now_s)
+        tables = []
+        for service in now.plan.fleet.services:
+            table = build(draft, service.name, number, now_s, self.ttl_s, evidence_at_s=evidence_at_s)
+            old = state.last.get(service.name) or state.heard.get(service.name)
+            taken_over = "" if state.number or old is None else "taken over; "
+            reason = taken_over + explain_change(old, table, now.standings)
+            tables.append(msgspec.structs.replace(table, reason=reason[:2000]))
+        return tables
+
+    def _checked(self, state: RouterState, now: Situation, tables: list[RoutingTable], *, bounded: bool) -> bool:
+        """Whether all tables may be said; gateways keep the last ones otherwise."""
+        try:
+            for table in tables:
+                check(table, now.plan.fleet, now.plan.law, state.last.get(table.service), bounded=bounded)
+        except TableRefused as error:
+            signals.event("table_not_published", "error", reason=str(error))
+            return False
+        return True
+
+    def _say(
+        self, state: RouterState, tables: list[RoutingTable], decisions: Iterable[Decision], why: Why, now_s: float
+    ) -> None:
+        state.number = Number(tables[0].epoch, tables[0].version)
+        state.last = {table.service: table for table in tables}
+        state.last_at_s = now_s
+        state.said = (*tables, *decisions)
+        for table in tables:
+            signals.TABLES.labels(table.service, why).inc()
+            if why != "heartbeat":
+                signals.event("table_published", service=table.service, epoch=table.epoch, version=table.version,
+                              why=why, reason=table.reason)  # fmt: skip
+
+    # ------------------------------------------------------------ thinking
+
+    def question(self, state: RouterState) -> Question | None:
+        """The LP over the last situation, when it differs from the one solved last.
+
+        A question that fails is asked again after the next view: its answer never came, so `asked` is what it was.
+        """
+        if state.ask is None:
+            return None
+        state.under_way, state.ask = state.ask, None
+        return Question(solve, (state.under_way,))
+
+    def answer(self, state: RouterState, answer: Solution) -> RouterState:
+        """The state that knows a solution; whether it is of use, `advance` says."""
+        if state.under_way is not None and state.under_way.serial == answer.serial:
+            state.asked, state.answer, state.under_way = state.under_way, answer, None
+            if state.ask is not None and _alike(state.ask, state.asked):
+                state.ask = None
+        signals.SOLVE_S.labels(answer.method).observe(answer.solve_s)
+        return state
+
+
+# ---------------------------------------------------------------- decide
+
+
+def _target(state: RouterState, now: Situation, now_s: float) -> Target | None:
+    """Where shares should go now; None: they may stay."""
+    problem = now.problem
+    if state.shares is None:
+        start = restored(now.plan, state.heard)
+        return Target(completed(problem, greedy(problem, start)), "greedy", "first")
+    if state.stale:
+        return Target(completed(problem, greedy(problem, state.shares)), "greedy", "fleet")
+    if now.gone - state.gone or (state.shares[~problem.may] > 0).any():
+        state.answer = None
+        return Target(completed(problem, greedy(problem, state.shares)), "greedy", "health")
+    if now.gone != state.gone:
+        # somebody came back: gateways should know, the LP says what for
+        return Target(state.shares, "greedy", "health")
+    return _solved(state, now, state.shares, now_s)
+
+
+def _solved(state: RouterState, now: Situation, held: Floats, now_s: float) -> Target | None:
+    """The LP's shares, if they are of this situation and worth the move; a small gain waits for the last to settle."""
+    solution, asked, state.answer = state.answer, state.asked, None
+    if solution is None or asked is None or not np.array_equal(asked.may, now.problem.may):
+        return None
+    _measure(now.plan, asked, solution)
+    shares = completed(now.problem, solution.shares)
+    ramping = bool(state.back_since_s)
+    gain = objective(asked, held) / max(objective(asked, shares), 1e-12) - 1.0
+    if (gain < WORTH and not ramping) or moved_share(held, shares).max(initial=0.0) < DIFFERS:
+        return None
+    if not ramping and gain < AT_ONCE and now_s < state.moved_at_s + CALM_S:
+        state.again_at_s = state.moved_at_s + CALM_S
+        return None
+    return Target(shares, solution.method, "ramp" if ramping else "better")
+
+
+def _measure(plan: Layout, asked: Problem, solution: Solution) -> None:
+    unserved = np.maximum(0.0, 1.0 - solution.shares.sum(axis=1)) * asked.demand_rps
+    for service in plan.fleet.services:
+        rows = [row for row, flow in enumerate(plan.flows) if flow.service == service.name]
+        signals.GAP.labels(service.name).set(solution.greedy_gap)
+        signals.UNSERVED.labels(service.name).set(round(float(unserved[rows].sum()), 6))
+
+
+def _draft(now: Situation, shares: Floats) -> Draft:
+    return Draft(now.plan, shares, now.usable, now.standings, now.scores, now.p95_ms)
+
+
+def _evidence(state: RouterState, newly_gone: frozenset[str]) -> float | None:
+    """When the failure of those newly gone was first seen."""
+    first = [
+        said.first_error_at_s
+        for name in newly_gone
+        if (said := state.health.down.get(name)) is not None and said.first_error_at_s is not None
+    ]
+    return min(first, default=None)
+
+
+def _decisions(
+    state: RouterState, now: Situation, draft: Draft, target: Target, tables: Iterable[RoutingTable]
+) -> list[Decision]:
+    rps = now.problem.demand_rps
+    unserved = _unserved(now.problem, draft.shares)
+    return [
+        Decision(
+            service=table.service,
+            epoch=table.epoch,
+            version=table.version,
+            made_at_s=table.issued_at_s,
+            reason=table.reason,
+            method=target.method,
+            inputs=dict(sorted(state.inputs.items())),
+            considered=considered(draft, table.service, rps, unserved),
+        )
+        for table in tables
+    ]
+
+
+def _unserved(problem: Problem, shares: Floats) -> Floats:
+    """[F] the share of each flow's demand beyond the capacity of where it goes."""
+    load = shares.T @ problem.demand_rps
+    over = np.where(load > problem.capacity_rps, 1.0 - problem.capacity_rps / np.maximum(load, 1e-12), 0.0)
+    out: Floats = shares @ over
+    return out
+
+
+def _wonder(state: RouterState, now: Situation, now_s: float) -> None:
+    """Ask the LP when the situation has moved since it was asked last, or when only half the way was gone."""
+    if state.shares is None or state.stale:
+        return
+    if state.asked is None or now_s >= state.again_at_s or not _alike(state.asked, now.problem):
+        state.again_at_s = math.inf
+        state.serial += 1
+        state.ask = replace(now.problem, serial=state.serial)
+
+
+def _alike(one: Problem, other: Problem) -> bool:
+    """Whether two problems differ so little that their answers would not."""
+    if not np.array_equal(one.may, other.may):
+        return False
+    fields = ("demand_rps", "cost_usd", "capacity_rps", "most_share")
+    return all(np.allclose(getattr(one, name), getattr(other, name), rtol=SAME, atol=1e-12) for name in fields)

@@ -1,0 +1,113 @@
+"""What a router knows, has decided and has said; and how fleets and tables on the topic change that."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import msgspec
+import numpy as np
+
+from router_sync.heard import HeardDemand, HeardHealth
+from router_sync.layout import Floats, Layout, layout
+from router_sync.problem import Problem, Solution
+from router_sync.table import Number
+from streams.contract.records import Fleet, RoutingTable
+
+
+@dataclass(slots=True)
+class RouterState:
+    """What one router knows, has decided and has said."""
+
+    health: HeardHealth = field(default_factory=HeardHealth)
+    demand: HeardDemand = field(default_factory=HeardDemand)
+    plan: Layout | None = None
+    inputs: dict[str, int] = field(default_factory=dict)
+    """topic/partition to the next offset."""
+    number: Number | None = None
+    """Of the last table; None: this router has said none yet."""
+    heard: dict[str, RoutingTable] = field(default_factory=dict)
+    """Service to the highest table on the topic, whoever said it."""
+    last: dict[str, RoutingTable] = field(default_factory=dict)
+    """Service to the last table of ours, and the content that gateways have."""
+    last_at_s: float = 0.0
+    shares: Floats | None = None
+    """[F, E] in force."""
+    stale: bool = True
+    """`shares` are not of this plan."""
+    moved_at_s: float = -math.inf
+    used_s: Floats | None = None
+    """[F, E] when each flow last used each endpoint."""
+    gone: frozenset[str] = frozenset()
+    back_since_s: dict[str, float] = field(default_factory=dict)
+    serial: int = 0
+    ask: Problem | None = None
+    """To be asked."""
+    under_way: Problem | None = None
+    """Being solved."""
+    asked: Problem | None = None
+    """Answered last."""
+    answer: Solution | None = None
+    again_at_s: float = math.inf
+    """When to ask again whatever the inputs: shares were damped on their way."""
+    urgent: bool = False
+    said: tuple[msgspec.Struct, ...] = ()
+    said_at_s: float = -1.0
+
+
+def with_fleet(state: RouterState, fleet: Fleet) -> bool:
+    """Plan for `fleet` from now on, keeping the shares of pairs that are still there; False: it is the same."""
+    if state.plan is not None and state.plan.fleet == fleet:
+        return False
+    plan = layout(fleet)
+    if state.plan is not None and state.shares is not None:
+        state.shares = _carried(state.plan, plan, state.shares)
+    state.plan, state.stale, state.used_s = plan, True, None
+    state.ask = state.under_way = state.asked = state.answer = None
+    return True
+
+
+def _carried(old: Layout, new: Layout, shares: Floats) -> Floats:
+    """[F, E] of the new plan: shares of pairs that are in both."""
+    out = np.zeros(new.may.shape)
+    both = [name for name in new.names if name in old.endpoint_at]
+    to, came = [new.endpoint_at[n] for n in both], [old.endpoint_at[n] for n in both]
+    for key, row in new.flow_at.items():
+        if key in old.flow_at:
+            out[row, to] = shares[old.flow_at[key], came]
+    return out
+
+
+def with_table(state: RouterState, table: RoutingTable) -> None:
+    """Remember the highest table of each service."""
+    known = state.heard.get(table.service)
+    if known is None or (table.epoch, table.version) > (known.epoch, known.version):
+        state.heard[table.service] = table
+
+
+def next_number(state: RouterState, now_s: float) -> Number:
+    """One version further; a new epoch at take-over, and when another router was heard beyond ours."""
+    last, seen = state.number, max(((t.epoch, t.version) for t in state.heard.values()), default=(-1, 0))
+    if last is None:
+        return Number(max(seen[0] + 1, int(now_s)), 1)
+    if seen > (last.epoch, last.version):
+        return Number(seen[0] + 1, 1)
+    return Number(last.epoch, last.version + 1)
+
+
+def restored(plan: Layout, heard: Mapping[str, RoutingTable]) -> Floats:
+    """[F, E] shares of the tables on the topic: a router that takes over moves nobody without need."""
+    out = np.zeros(plan.may.shape)
+    for service, table in heard.items():
+        for route in table.routes:
+            row = plan.flow_at.get((service, route.origin, route.class_))
+            for name, share in zip(route.endpoints, route.shares, strict=False):
+                if row is not None and name in plan.endpoint_at:
+                    out[row, plan.endpoint_at[name]] = share
+    return out
+
+
+def known_down(heard: Mapping[str, RoutingTable]) -> frozenset[str]:
+    """Endpoints that the router before this one knew to be down: their failure is no news."""
+    return frozenset(e.name for table in heard.values() for e in table.endpoints if e.state == "down")

@@ -1,0 +1,272 @@
+"""Tables: immutable snapshots, checked before they are said.
+
+shares ─► damp ─► build ─► check ─► differs? ─► said, signed
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+import numpy as np
+
+from router_sync.ladder import Standing
+from router_sync.layout import Bools, Floats, Layout
+from router_sync.policy import Masks
+from router_sync.score import Scores
+from streams.contract.errors import TableRefused
+from streams.contract.records import Endpoint, EndpointState, Fleet, Route, RoutingTable, TableEndpoint
+from streams.contract.topics import MAX_VALUE_BYTES
+
+MOST_MOVED: Final = 0.5
+"""Of a route's share, per table, unless law, health or a first table ask for more."""
+DIFFERS: Final = 0.02
+NEWS: Final = 0.1
+FALLBACKS: Final = 16
+LEAST_BAD: Final = "every allowed endpoint is down: the least bad stay in"
+NOWHERE: Final = "law leaves no endpoint"
+_size = msgspec.json.Encoder().encode
+RouteKey = tuple[str, str]
+"""(origin, class)"""
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """A table's place in the order of all tables."""
+
+    epoch: int
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """What all tables of one solve are made of. Shapes: F flows, E endpoints."""
+
+    plan: Layout
+    shares: Floats
+    """[F, E] rows add up to 1, or to 0 where law leaves nothing."""
+    usable: Bools
+    """[F, E] what a route may use now."""
+    standings: Mapping[str, Standing]
+    scores: Scores
+    p95_ms: Floats
+    """[F, E] inside each endpoint, measured or declared."""
+
+
+def build(
+    draft: Draft,
+    service: str,
+    number: Number,
+    now_s: float,
+    ttl_s: float,
+    reason: str = "",
+    evidence_at_s: float | None = None,
+) -> RoutingTable:
+    """The table of `service`, in force from `now_s` for `ttl_s` seconds."""
+    plan = draft.plan
+    served = next(s for s in plan.fleet.services if s.name == service)
+    rows = [row for row, flow in enumerate(plan.flows) if flow.service == service]
+    return RoutingTable(
+        service=service,
+        epoch=number.epoch,
+        version=number.version,
+        issued_at_s=now_s,
+        expires_at_s=now_s + ttl_s,
+        fleet_version=plan.fleet.version,
+        default_class=served.default_class,
+        endpoints=tuple(_endpoints(draft, service, rows)),
+        routes=tuple(_route(draft, row) for row in rows),
+        reason=reason[:2000],
+        evidence_at_s=evidence_at_s,
+    )
+
+
+def _endpoints(draft: Draft, service: str, rows: list[int]) -> Iterator[TableEndpoint]:
+    slowest = draft.p95_ms[rows].max(axis=0)
+    for column, endpoint in enumerate(draft.plan.fleet.endpoints):
+        if service in endpoint.services:
+            yield TableEndpoint(
+                name=endpoint.name,
+                url=endpoint.url,
+                provider=endpoint.provider,
+                region=endpoint.region,
+                zone=endpoint.zone,
+                jurisdiction=endpoint.jurisdiction,
+                state=_state(endpoint, draft.standings),
+                capacity_rps=endpoint.capacity_rps * endpoint.replicas,
+                concurrency=endpoint.concurrency * endpoint.replicas,
+                cost_usd_per_request=float(draft.plan.price_usd[column]),
+                latency_p95_ms=round(float(slowest[column]), 3),
+                continues=endpoint.continues,
+            )
+
+
+def _state(endpoint: Endpoint, standings: Mapping[str, Standing]) -> EndpointState:
+    if endpoint.replicas == 0:
+        return "drain"
+    return "ready" if endpoint.name not in standings or standings[endpoint.name].usable else "down"
+
+
+def _route(draft: Draft, row: int) -> Route:
+    plan, flow = draft.plan, draft.plan.flows[row]
+    chosen = np.flatnonzero(draft.shares[row] > 0).tolist()
+    total = draft.scores.total_usd[row]
+    next_best = [c for c in np.argsort(total, kind="stable").tolist() if draft.usable[row, c]]
+    return Route(
+        origin=flow.origin,
+        class_=flow.class_.name,
+        tier=flow.class_.tier,
+        slo_p95_ms=flow.class_.slo_p95_ms,
+        endpoints=tuple(plan.names[c] for c in chosen),
+        shares=_rounded(draft.shares[row, chosen]),
+        fallbacks=tuple(plan.names[c] for c in next_best[:FALLBACKS]),
+        reason=_why(draft, row),
+    )
+
+
+def _why(draft: Draft, row: int) -> str:
+    allowed = draft.plan.may[row]
+    if not allowed.any():
+        return NOWHERE
+    standing = [draft.standings.get(draft.plan.names[c]) for c in np.flatnonzero(allowed)]
+    return LEAST_BAD if all(s is not None and not s.usable for s in standing) else ""
+
+
+def _rounded(shares: Floats) -> tuple[float, ...]:
+    """Four digits that still add up to 1."""
+    out = [round(float(share), 4) for share in shares]
+    if out:
+        largest = out.index(max(out))
+        out[largest] = round(out[largest] + 1.0 - sum(out), 4)
+    return tuple(out)
+
+
+# ---------------------------------------------------------------- damp, differ
+
+
+def damp(old: Floats, new: Floats, most: float = MOST_MOVED) -> Floats:
+    """[F, E] as far from `old` towards `new` as moves at most the share `most` of each row.
+
+    >>> damp(np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]]), 0.25).tolist()
+    [[0.75, 0.25]]
+    """
+    moved = moved_share(old, new)[:, None]
+    step = np.where(moved > most, most / np.maximum(moved, 1e-12), 1.0)
+    out: Floats = old + step * (new - old)
+    return out
+
+
+def moved_share(old: Floats, new: Floats) -> Floats:
+    """[F] the share of each row that lies elsewhere in `new`; 0..1. A row that was empty has moved nothing."""
+    moved: Floats = np.where(old.sum(axis=1) > 0, np.abs(new - old).sum(axis=1) / 2.0, 0.0)
+    return moved
+
+
+def moves(old: RoutingTable, new: RoutingTable) -> dict[RouteKey, float]:
+    """The share of each route in both tables that lies elsewhere in `new`."""
+    before = {(r.origin, r.class_): dict(zip(r.endpoints, r.shares, strict=True)) for r in old.routes}
+    out = {}
+    for route in new.routes:
+        was = before.get((route.origin, route.class_))
+        if was:
+            now = dict(zip(route.endpoints, route.shares, strict=True))
+            out[route.origin, route.class_] = sum(max(0.0, was[name] - now.get(name, 0.0)) for name in was)
+    return out
+
+
+def news(old: RoutingTable | None, new: RoutingTable) -> bool:
+    """Whether what is known of an endpoint's latency has moved, so that gateways should know before the heartbeat."""
+    if old is None:
+        return True
+    known = {e.name: e.latency_p95_ms for e in old.endpoints}
+    return any(abs(known.get(e.name, 0.0) - e.latency_p95_ms) > NEWS * e.latency_p95_ms for e in new.endpoints)
+
+
+def differs(old: RoutingTable | None, new: RoutingTable, by: float = DIFFERS) -> bool:
+    """Whether gateways should hear of `new` at once: other endpoints, states or routes, or `by` of a route moved."""
+    if old is None or old.fleet_version != new.fleet_version or old.default_class != new.default_class:
+        return True
+    ends = [tuple((e.name, e.url, e.state, e.capacity_rps) for e in table.endpoints) for table in (old, new)]
+    keys = [tuple((r.origin, r.class_, bool(r.endpoints), r.reason) for r in table.routes) for table in (old, new)]
+    return ends[0] != ends[1] or keys[0] != keys[1] or max(moves(old, new).values(), default=0.0) >= by
+
+
+# ---------------------------------------------------------------- check
+
+
+def check(
+    table: RoutingTable, fleet: Fleet, law: Masks, previous: RoutingTable | None = None, *, bounded: bool = True
+) -> None:
+    """Nothing when `table` may be said. Raises TableRefused with the field, the value and the reason.
+
+    `bounded`: at most MOST_MOVED of a route may have moved since `previous`; law, health and a first table are free.
+    """
+    _check_head(table, fleet, previous)
+    state_of = _check_endpoints(table, fleet)
+    expected = {(o.name, c.name) for o in fleet.origins for s in fleet.services if s.name == table.service
+                for c in s.classes}  # fmt: skip
+    routed = [(r.origin, r.class_) for r in table.routes]
+    if set(routed) != expected or len(routed) != len(expected):
+        raise TableRefused("routes", sorted(set(routed) ^ expected), "there is not one route per origin and class")
+    for route in table.routes:
+        _check_route(route, table.service, law, state_of)
+    if previous is not None and bounded:
+        for key, moved in moves(previous, table).items():
+            if moved > MOST_MOVED + 1e-3:
+                raise TableRefused(f"routes {key[1]}@{key[0]}", moved, f"more than {MOST_MOVED:.0%} moved at once")
+    if (size := len(_size(table))) > MAX_VALUE_BYTES:
+        raise TableRefused("table", size, f"is larger than {MAX_VALUE_BYTES} bytes: serve fewer classes per service")
+
+
+def _check_head(table: RoutingTable, fleet: Fleet, previous: RoutingTable | None) -> None:
+    service = next((s for s in fleet.services if s.name == table.service), None)
+    if service is None:
+        raise TableRefused("service", table.service, "is not in the fleet")
+    if table.default_class not in {c.name for c in service.classes}:
+        raise TableRefused("default_class", table.default_class, f"is no class of {table.service}")
+    if table.expires_at_s <= table.issued_at_s:
+        raise TableRefused("expires_at_s", table.expires_at_s, "is not after issued_at_s")
+    if previous is not None and (table.epoch, table.version) <= (previous.epoch, previous.version):
+        reason = f"is not after {previous.epoch}.{previous.version}"
+        raise TableRefused("version", f"{table.epoch}.{table.version}", reason)
+
+
+def _check_endpoints(table: RoutingTable, fleet: Fleet) -> dict[str, EndpointState]:
+    known = {e.name: e for e in fleet.endpoints if table.service in e.services}
+    state_of: dict[str, EndpointState] = {}
+    for n, endpoint in enumerate(table.endpoints):
+        if endpoint.name not in known:
+            raise TableRefused(f"endpoints[{n}].name", endpoint.name, f"serves no {table.service} in the fleet")
+        told = known[endpoint.name]
+        for field in ("url", "provider", "region", "zone", "jurisdiction"):
+            if getattr(endpoint, field) != getattr(told, field):
+                where, value = f"endpoints[{n}].{field}", getattr(endpoint, field)
+                raise TableRefused(where, value, f"the fleet says {getattr(told, field)} of {endpoint.name}")
+        if endpoint.name in state_of:
+            raise TableRefused(f"endpoints[{n}].name", endpoint.name, "is there twice")
+        state_of[endpoint.name] = endpoint.state
+    return state_of
+
+
+def _check_route(route: Route, service: str, law: Masks, state_of: Mapping[str, EndpointState]) -> None:
+    at = f"routes {route.class_}@{route.origin}"
+    for name in (*route.endpoints, *route.fallbacks):
+        if name not in state_of:
+            raise TableRefused(at, name, "is not among the table's endpoints")
+        if not law.allows(service, route.class_, name):
+            raise TableRefused(at, name, f"is forbidden: {law.why_not(service, route.class_, name)}")
+    allowed = [name for name in state_of if law.allows(service, route.class_, name)]
+    if not route.endpoints and allowed:
+        raise TableRefused(at, (), f"is empty although {len(allowed)} endpoints are allowed")
+    if route.endpoints and not _adds_up(route):
+        raise TableRefused(at, route.shares, "shares are not positive or do not add up to 1, one per endpoint")
+    idle = [name for name in (*route.endpoints, *route.fallbacks) if state_of[name] != "ready"]
+    if idle and any(state_of[name] == "ready" for name in allowed):
+        raise TableRefused(at, idle[0], f"is {state_of[idle[0]]} while others are ready")
+
+
+def _adds_up(route: Route) -> bool:
+    alike = len(route.shares) == len(route.endpoints) == len(set(route.endpoints))
+    return alike and min(route.shares) > 0 and abs(sum(route.shares) - 1.0) <= 1e-6

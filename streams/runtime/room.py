@@ -1,0 +1,251 @@
+"""The steps of one room on one worker: what is owned, from where it is read, when it speaks. It knows no Kafka.
+
+assigned ──► own: look up places ──► Runner.assign
+fetched  ──► hear ──► Runner.hear ──┐
+pulse: tick, urgent views, answers ─┴──► send
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from streams import signals
+from streams.contract.topics import Topic
+from streams.runtime import clock
+from streams.runtime.batch import Batch, Messagelike
+from streams.runtime.fetch import Fetched, Place
+from streams.runtime.runner import Runner
+from streams.runtime.step import Out, Question, Reads, Since, Step
+from streams.settings import Settings
+
+TP = tuple[str, int]
+"""Full name of a topic, and a partition of it."""
+Look = Callable[[Mapping[TP, float | None]], Awaitable[Mapping[TP, Place]]]
+Send = Callable[[Sequence[Out]], None]
+Ask = Callable[[Question], Awaitable[Any]]
+_ASK_AGAIN_S = 1.0
+
+
+@dataclass(slots=True)
+class _Line:
+    """One step being carried: its runner, its inputs by full name, and the next offset to read of each partition."""
+
+    runner: Runner
+    inputs: dict[str, Reads]
+    at: dict[TP, int] = field(default_factory=dict)
+    committed: dict[TP, int] = field(default_factory=dict)
+    holes: dict[TP, int] = field(default_factory=dict)
+    """Where something was missing and has been asked for again."""
+    assigned_at_s: dict[int, float] = field(default_factory=dict)
+    """Partitions being restored, and since when (monotonic)."""
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def name(self) -> str:
+        return self.runner.step.name
+
+    def since_s(self, topic: str, now_s: float) -> float | None:
+        restore = self.inputs[topic].restore
+        return now_s - restore.seconds if isinstance(restore, Since) else None
+
+    def release(self, number: int) -> None:
+        self.runner.release(number)
+        self.assigned_at_s.pop(number, None)
+        for tp in [tp for tp in self.at if tp[1] == number]:
+            self.holes.pop(tp, None)
+            self.committed.pop(tp, None)
+            del self.at[tp]
+            with contextlib.suppress(KeyError):  # never measured
+                signals.LAG.remove(self.name, self.inputs[tp[0]].topic.name, str(number))
+
+    def assign(self, number: int, places: Mapping[TP, Place]) -> None:
+        mine = {tp: place for tp, place in places.items() if tp[1] == number}
+        named = {self.inputs[tp[0]].topic.name: place for tp, place in mine.items()}
+        self.at.update({tp: place.start for tp, place in mine.items()})
+        self.committed.update({tp: place.committed or 0 for tp, place in mine.items()})
+        self.assigned_at_s[number] = clock.monotonic_s()
+        self.runner.assign(
+            number,
+            ends={topic: place.end for topic, place in named.items() if place.start < place.end},
+            judged={topic: place.committed or 0 for topic, place in named.items()},
+        )
+        self.note_live(number)
+
+    def note_live(self, number: int) -> None:
+        """Measure the restore of `number` once it is over."""
+        if number in self.assigned_at_s and self.runner.live(number):
+            took_s = clock.monotonic_s() - self.assigned_at_s.pop(number)
+            signals.RESTORE_S.labels(self.name).observe(took_s)
+            signals.event("partition_live", step=self.name, partition=number, restore_s=round(took_s, 3))
+
+
+class Room:
+    """Carries `steps` over what it is assigned and handed. `send` takes messages, `ask` answers questions (None: it
+    could not). All of it in one event loop."""
+
+    def __init__(self, steps: Sequence[Step], settings: Settings, send: Send, ask: Ask) -> None:
+        self._settings, self._send, self._ask = settings, send, ask
+        self.lines = [
+            _Line(Runner(step), {r.topic.full(settings.topic_prefix): r for r in step.owned}) for step in steps
+        ]
+        self.assigned: set[TP] = set()
+        self._speaking = asyncio.Event()
+        self._broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    # ------------------------------------------------------------ owning
+
+    @property
+    def held(self) -> set[int]:
+        """Partition numbers with a state here, those kept through a rebalance included."""
+        return {number for line in self.lines for number in line.runner.partitions}
+
+    @property
+    def ready(self) -> bool:
+        """Whether all that is assigned is restored; a worker that stands by with nothing is ready too."""
+        return self._speaking.is_set() and not any(line.assigned_at_s for line in self.lines)
+
+    @property
+    def paused(self) -> bool:
+        """Whether a rebalance is under way, or nothing was assigned yet."""
+        return not self._speaking.is_set()
+
+    def pause(self) -> None:
+        """Say nothing: others may own the partitions now. What is held is kept until the next `own`."""
+        self._speaking.clear()
+
+    async def own(self, assigned: Collection[TP], look: Look) -> None:
+        """Own exactly `assigned`: forget what went, look up from where to read what is new, keep what was kept."""
+        self.assigned = set(assigned)
+        for line in self.lines:
+            wanted = {number for topic, number in assigned if topic in line.inputs}
+            for gone in set(line.runner.partitions) - wanted:
+                line.release(gone)
+            new = wanted - set(line.runner.partitions)
+            now_s = clock.now_s()
+            asked = {(t, n): line.since_s(t, now_s) for t, n in assigned if t in line.inputs and n in new}
+            places = await look(asked) if asked else {}
+            for number in sorted(new):
+                line.assign(number, places)
+            signals.OWNED.labels(line.name).set(len(line.runner.partitions))
+        signals.event("partitions_owned", numbers=sorted(self.held))
+        self._speaking.set()
+
+    def position(self, tp: TP) -> int | None:
+        """The next offset of `tp` to read, None when nobody here reads it."""
+        return min((line.at[tp] for line in self.lines if tp in line.at), default=None)
+
+    def committable(self) -> dict[TP, int]:
+        """What is folded and not committed yet: partition to next offset. Call `committed` once it is."""
+        offers = {}
+        for tp in {tp for line in self.lines for tp in line.at}:
+            at = self.position(tp)
+            before = max(line.committed[tp] for line in self.lines if tp in line.at)
+            if at is not None and at > before:  # a restore begins below what was committed
+                offers[tp] = at
+        return offers
+
+    def committed(self, offsets: Mapping[TP, int]) -> None:
+        """`offsets` are with the broker now."""
+        for line in self.lines:
+            line.committed.update({tp: offset for tp, offset in offsets.items() if tp in line.at})
+
+    # ------------------------------------------------------------ hearing
+
+    def hear(self, step: str, tp: TP, fetched: Fetched) -> int | None:
+        """Fold what was fetched of an input of `step`; comes back: None, or an offset to fetch again from.
+
+        Everything before `fetched.start` must have been heard. Where it was not (it should not happen) it is asked for
+        again, once: what then is still missing has been deleted.
+        """
+        try:
+            line = next(line for line in self.lines if line.name == step)
+            return self._hear(line, tp, fetched)
+        except Exception as error:  # a stage failed: its state is worth nothing now, the worker has to start anew
+            self.broke(error)
+            raise
+
+    def _hear(self, line: _Line, tp: TP, fetched: Fetched) -> int | None:
+        at = line.at.get(tp)
+        if at is None:
+            return None
+        if fetched.start > at and line.holes.get(tp) != at:
+            line.holes[tp] = at
+            signals.event("fetch_hole", "warning", step=line.name, topic=tp[0], partition=tp[1], offset=at)
+            return at
+        topic = line.inputs[tp[0]].topic
+        if fetched.records:
+            batch = Batch(topic.name, tp[1], fetched.records, self._partitions(topic))
+            self._send(line.runner.hear(batch, clock.now_s()))
+        line.at[tp] = max(at, fetched.next)
+        line.runner.restored_to(topic.name, tp[1], line.at[tp])
+        line.note_live(tp[1])
+        line.wake.set()
+        return None
+
+    def hear_shared(self, topic: Topic, partition: int, records: Sequence[Messagelike]) -> None:
+        """Fold what was read of a shared input."""
+        batch = Batch(topic.name, partition, records, self._partitions(topic))
+        for line in self.lines:
+            if any(reads.topic is topic for reads in line.runner.step.shared):
+                self._send(line.runner.hear_shared(batch, clock.now_s()))
+                line.wake.set()
+
+    def _partitions(self, topic: Topic) -> int:
+        return self._settings.wide_partitions if topic.width == "wide" else 1
+
+    # ------------------------------------------------------------ speaking
+
+    async def run(self) -> None:
+        """Speak in time, for ever. Raises (in a group) what a stage raised, here or in `hear`."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._until_broken())
+            for line in self.lines:
+                tasks.create_task(self._pulse(line, tasks))
+
+    def broke(self, error: BaseException) -> None:
+        """End `run` with `error`."""
+        if not self._broken.done():
+            self._broken.set_exception(error)
+
+    async def _until_broken(self) -> None:
+        await self._broken
+
+    async def _pulse(self, line: _Line, tasks: asyncio.TaskGroup) -> None:
+        tick_at_s = clock.monotonic_s()
+        while True:
+            await self._speaking.wait()
+            due_s = min(tick_at_s - clock.monotonic_s(), line.runner.next_due_s() - clock.now_s())
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max(0.0, due_s)):
+                    await line.wake.wait()
+            line.wake.clear()
+            if not self._speaking.is_set():
+                continue
+            if clock.monotonic_s() >= tick_at_s:
+                every_s, late_s = line.runner.step.every_s, clock.monotonic_s() - tick_at_s
+                tick_at_s += every_s * (late_s // every_s + 1)  # ticks that were missed are not made up for
+                with signals.TICK_S.labels(line.name).time():
+                    outs = line.runner.tick(clock.now_s())
+            else:
+                outs = line.runner.speak(clock.now_s())
+            self._send(outs)
+            for partition, question in line.runner.questions():
+                tasks.create_task(self._think(line, partition, question))
+
+    async def _think(self, line: _Line, partition: int, question: Question) -> None:
+        answer = await self._ask(question)
+        if answer is None:
+            await asyncio.sleep(_ASK_AGAIN_S)
+        self._send(line.runner.answer(partition, answer, clock.now_s()))
+        line.wake.set()
+
+    def measure(self, end_of: Callable[[TP], int | None]) -> None:
+        """Set the lag of each partition, given the end offsets known now."""
+        for line in self.lines:
+            for tp, at in line.at.items():
+                if (end := end_of(tp)) is not None:
+                    signals.LAG.labels(line.name, line.inputs[tp[0]].topic.name, str(tp[1])).set(max(0, end - at))

@@ -1,0 +1,189 @@
+"""Laws of sharing out: for any problem hypothesis finds, and against an LP over every pair."""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import replace
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from router_sync.greedy import greedy
+from router_sync.optimise import solve
+from router_sync.problem import Problem, completed, merged, objective
+from router_sync.table import damp, moved_share
+
+LAW = settings(max_examples=120, deadline=None)
+
+
+@st.composite
+def problems(draw: st.DrawFn) -> Problem:
+    """Up to 8 flows x 7 endpoints; law, dead endpoints, twins, tiers, and any load from idle to hopeless."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    flows, ends = draw(st.integers(1, 8)), draw(st.integers(1, 7))
+    kin = rng.integers(0, draw(st.integers(1, ends)), ends)
+    price = rng.uniform(1e-6, 1e-4, ends)[kin] * rng.uniform(1, draw(st.sampled_from([1.0, 1.05, 2.0])), ends)
+    capacity = rng.uniform(1, 500, ends) * (rng.random(ends) < draw(st.sampled_from([1.0, 0.7, 0.0])))
+    demand = rng.gamma(1, 1, flows) + 0.01
+    return Problem(
+        demand_rps=demand * draw(st.sampled_from([0.01, 0.5, 0.9, 3.0])) * max(capacity.sum(), 1.0) / demand.sum(),
+        cost_usd=price + rng.uniform(0, draw(st.sampled_from([0.0, 1e-5, 1e-2])), (flows, ends)),
+        may=rng.random((flows, ends)) < draw(st.sampled_from([1.0, 0.8, 0.3])),
+        capacity_rps=capacity,
+        crowd_usd=price * 2,
+        most_share=np.where(rng.random(ends) < 0.2, 0.1, 1.0),
+        weight=rng.choice([1.0, 2.0, 4.0], flows),
+        kin=kin.astype(np.intp),
+    )
+
+
+def kept(problem: Problem, shares: NDArray[np.float64]) -> None:
+    """What holds of any shares: nothing forbidden, nothing beyond capacity, no more than there is to share."""
+    assert (shares >= 0).all()
+    assert not shares[~problem.may].any()
+    assert not shares[:, problem.capacity_rps == 0].any()
+    assert (shares.sum(axis=1) <= 1 + 1e-6).all()
+    load = shares.T @ problem.demand_rps
+    assert (load <= problem.capacity_rps * (1 + 1e-6) + 1e-6).all()
+
+
+@LAW
+@given(problems())
+def test_shares_keep_to_law_and_capacity_whoever_makes_them(problem: Problem) -> None:
+    kept(problem, greedy(problem))
+    kept(problem, solve(problem).shares)
+
+
+@LAW
+@given(problems())
+def test_the_lp_is_never_dearer_than_greedy_and_never_below_its_bound(problem: Problem) -> None:
+    solution = solve(problem)
+    assert solution.objective_usd_per_s <= objective(problem, greedy(problem)) * (1 + 1e-6) + 1e-12
+    assert solution.bound_usd_per_s <= solution.objective_usd_per_s * (1 + 1e-9) + 1e-12
+    if solution.method == "lp":
+        assert solution.gap <= 1e-6
+
+
+@LAW
+@given(problems())
+def test_demand_stays_unserved_only_where_no_open_capacity_is_left(problem: Problem) -> None:
+    free = replace(problem, most_share=np.ones(len(problem.kin)))
+    for shares in (greedy(free), solve(free).shares):
+        left = free.capacity_rps - shares.T @ free.demand_rps
+        unserved = (1.0 - shares.sum(axis=1)) * free.demand_rps
+        for flow in np.flatnonzero(unserved > 1e-3 + 1e-4 * free.demand_rps.max()):
+            assert (left[free.open[flow]] <= 1e-3 + 1e-4 * free.capacity_rps[free.open[flow]]).all()
+
+
+@LAW
+@given(problems())
+def test_completed_shares_add_up_to_one_wherever_anything_is_open(problem: Problem) -> None:
+    whole = completed(problem, solve(problem).shares)
+    some = problem.open.any(axis=1)
+    assert np.allclose(whole[some].sum(axis=1), 1.0)
+    assert not whole[~some].any()
+    assert not whole[~problem.open].any()
+
+
+@LAW
+@given(problems(), st.integers(0, 6))
+def test_a_refill_moves_nobody_who_need_not_move(problem: Problem, lost: int) -> None:
+    """Where one flow at a time finds room for what it lost, nothing else moves (but between twins)."""
+    free = replace(problem, most_share=np.ones(len(problem.kin)))
+    before = greedy(free)
+    column = np.arange(len(free.kin)) == lost % len(free.kin)
+    after_loss = replace(free, may=free.may & ~column)
+    after = greedy(after_loss, before)
+    kept(after_loss, after)
+    room = after_loss.open.all(axis=0) * (free.capacity_rps - before.T @ free.demand_rps)
+    hurt = (before[:, column].sum(axis=1) + 1 - before.sum(axis=1)) * free.demand_rps
+    if room.sum() >= hurt.sum() * (1 + 1e-6) + 1e-6:
+        together = merged(after_loss)
+        gone = np.maximum(together.join(before * ~column) - together.join(after), 0.0)
+        assert gone.max(initial=0.0) <= 1e-6
+
+
+@LAW
+@given(problems())
+def test_twins_cost_the_same_apart_as_together(problem: Problem) -> None:
+    twins = merged(problem)
+    together = greedy(twins.small)
+    apart = twins.split(together)
+    assert np.isclose(objective(twins.small, together), objective(problem, apart), rtol=1e-6, atol=1e-9) or (
+        # the price of leaving a request unserved follows the dearest way, which a mean is not
+        apart.sum(axis=1).min() < 1 - 1e-6
+    )
+
+
+@LAW
+@given(problems())
+def test_problem_and_solution_survive_the_way_to_another_process(problem: Problem) -> None:
+    solution = solve(pickle.loads(pickle.dumps(problem)))
+    back = pickle.loads(pickle.dumps(solution))
+    assert np.array_equal(back.shares, solve(problem).shares)
+
+
+@LAW
+@given(st.integers(0, 2**32 - 1), st.floats(0.05, 1.0))
+def test_damped_shares_move_at_most_so_much_and_arrive(seed: int, most: float) -> None:
+    rng = np.random.default_rng(seed)
+    old, new = rng.dirichlet(np.ones(5), 4), rng.dirichlet(np.ones(5), 4)
+    at = old
+    for _ in range(int(1 / most) + 2):
+        step = damp(at, new, most)
+        assert (moved_share(at, step) <= most + 1e-9).all()
+        assert np.allclose(step.sum(axis=1), 1.0)
+        assert (moved_share(step, new) <= moved_share(at, new) + 1e-12).all()
+        at = step
+    assert np.allclose(at, new)
+
+
+def realistic(flows: int, ends: int, load: float, seed: int) -> Problem:
+    rng = np.random.default_rng(seed)
+    capacity, demand = rng.uniform(20, 200, ends), rng.gamma(1, 1, flows) + 0.05
+    price = rng.uniform(1e-5, 6e-5, ends)
+    cost = price + 1e-6 * rng.uniform(5, 250, (flows, ends)) + 1e-3 * (rng.random((flows, ends)) < 0.2)
+    may = rng.random((flows, ends)) < 0.8
+    may[:, 0] = True
+    return Problem(
+        demand * load * capacity.sum() / demand.sum(), cost, may, capacity, price + 1e-4, np.ones(ends),
+        rng.choice([1.0, 2.0, 4.0], flows), np.arange(ends, dtype=np.intp),
+    )  # fmt: skip
+
+
+def test_greedy_is_within_a_tenth_of_the_lp_on_fleets_with_room() -> None:
+    gaps = [solve(realistic(20, 30, load, seed)).greedy_gap for seed in range(8) for load in (0.2, 0.5, 0.7)]
+    assert max(gaps) < 0.1
+    assert float(np.mean(gaps)) < 0.03
+
+
+def test_twins_share_in_proportion_to_capacity() -> None:
+    problem = Problem(
+        np.array([10.0]), np.full((1, 2), 1e-5), np.ones((1, 2), np.bool_), np.array([300.0, 100.0]),
+        np.full(2, 1e-5), np.ones(2), np.ones(1), np.zeros(2, np.intp),
+    )  # fmt: skip
+    assert np.allclose(solve(problem).shares, [[0.75, 0.25]])
+    strangers = replace(problem, kin=np.arange(2, dtype=np.intp))
+    assert solve(strangers).shares.max() > 0.99
+
+
+def test_load_spreads_as_an_endpoint_fills() -> None:
+    """The cheaper one takes all up to half of its capacity, then the dearer one helps."""
+    cost, crowd = np.array([[1.0e-5, 1.2e-5]]), np.full(2, 1e-4)
+    common = {"may": np.ones((1, 2), np.bool_), "capacity_rps": np.full(2, 100.0), "crowd_usd": crowd}
+    rest = {"most_share": np.ones(2), "weight": np.ones(1), "kin": np.arange(2, dtype=np.intp)}
+    at = {rps: solve(Problem(np.array([rps]), cost, **common, **rest)).shares[0] for rps in (40.0, 80.0, 190.0)}
+    assert np.allclose(at[40.0], [1.0, 0.0], atol=1e-6)
+    assert np.allclose(at[80.0], [50 / 80, 30 / 80], atol=1e-6)
+    assert np.allclose(at[190.0] * 190, [100, 90], atol=1e-4)
+
+
+def test_when_capacity_is_short_the_higher_tier_is_served() -> None:
+    problem = Problem(
+        np.array([80.0, 80.0]), np.full((2, 1), 1e-5), np.ones((2, 1), np.bool_), np.array([100.0]),
+        np.full(1, 1e-5), np.ones(1), np.array([1.0, 4.0]), np.zeros(1, np.intp),
+    )  # fmt: skip
+    for shares in (solve(problem).shares, greedy(problem), greedy(problem, np.array([[1.0], [0.0]]))):
+        assert np.allclose(shares[:, 0], [0.25, 1.0], atol=1e-6)

@@ -1,0 +1,86 @@
+"""Settings: flags, then the environment, then defaults; a bad value names itself and what would be right."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from streams.contract.errors import BadSetting, Stop
+from streams.settings import Settings, environment, load
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(environment()):
+        if name.upper().startswith("TRADEWIND_"):
+            monkeypatch.delenv(name)
+
+
+def test_a_flag_beats_the_environment_and_the_environment_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load().window_s == 60
+    monkeypatch.setenv("TRADEWIND_WINDOW_S", "30")
+    assert load().window_s == 30
+    assert load(window_s=20).window_s == 20
+    assert load(window_s=None).window_s == 30
+
+
+BAD = [
+    ("TRADEWIND_WINDOW_S", "4", "greater than or equal to 5"),
+    ("TRADEWIND_WINDOW_S", "601", "less than or equal to 600"),
+    ("TRADEWIND_WINDOW_S", "soon", "integer"),
+    ("TRADEWIND_LATENESS_S", "nan", "less than or equal to 120"),
+    ("TRADEWIND_LATENESS_S", "-1", "greater than or equal to 0"),
+    ("TRADEWIND_TICK_S", "0", "greater than or equal to 0.05"),
+    ("TRADEWIND_TABLE_HEARTBEAT_S", "11", "less than or equal to 10"),
+    ("TRADEWIND_WIDE_PARTITIONS", "0", "greater than or equal to 1"),
+    ("TRADEWIND_TOPIC_PREFIX", "a b", "pattern"),
+    ("TRADEWIND_BOOTSTRAP_SERVERS", "", "at least 1 character"),
+    ("TRADEWIND_LOG_LEVEL", "loud", "'debug', 'info', 'warning' or 'error'"),
+]
+
+
+@pytest.mark.parametrize(("variable", "value", "right"), BAD, ids=[f"{v}={x}" for v, x, _ in BAD])
+def test_a_bad_variable_names_itself_its_value_and_what_would_be_right(
+    variable: str, value: str, right: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(BadSetting) as caught:
+        load()
+    error = caught.value
+    assert isinstance(error, Stop)
+    assert error.where == f"environment {variable}"
+    assert error.field == variable.removeprefix("TRADEWIND_").lower()
+    assert error.value == value
+    assert right in error.remedy
+    assert variable in str(error)
+    assert repr(value) in str(error)
+    assert right in str(error)
+
+
+@pytest.mark.parametrize(("flag", "value"), [("window_s", 0), ("tick_s", 1e9), ("log_level", "loud"), ("windows", 3)])
+def test_a_bad_flag_is_called_a_flag(flag: str, value: Any) -> None:
+    with pytest.raises(BadSetting, match=re.escape(f"flag: {flag} = {value!r} cannot be used")):
+        load(**{flag: value})
+
+
+def test_settings_cannot_be_changed_after_the_start() -> None:
+    settings = load(state_dir=Path("elsewhere"))
+    with pytest.raises(ValidationError, match="frozen"):
+        settings.window_s = 5  # type: ignore[misc]
+
+
+def test_a_password_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRADEWIND_KAFKA_PASSWORD", "hunter2")
+    settings = load()
+    assert settings.kafka_password is not None
+    assert settings.kafka_password.get_secret_value() == "hunter2"
+    assert "hunter2" not in repr(settings)
+
+
+def test_every_number_has_a_range() -> None:
+    for name, field in Settings.model_fields.items():
+        if field.annotation in (int, float):
+            bounds = {type(m).__name__ for m in field.metadata}
+            assert bounds >= {"Ge", "Le"}, name
