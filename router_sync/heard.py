@@ -29,6 +29,7 @@ SMOOTH: Final = 5.0
 """Slots over which demand is averaged, exponentially."""
 DEMAND_S: Final = 60.0
 STEADY: Final = 0.25
+BURST_S: Final = 15
 _WORSE: Final[Mapping[Verdict, int]] = {"unknown": 0, "silent": 1, "up": 2, "degraded": 3, "down": 4}
 
 
@@ -177,13 +178,29 @@ class HeardDemand:
             del self.slots[source]
 
     def rps(self, plan: Layout) -> Floats:
-        """[F] demand: of each source an exponential average over its last slots, added up over sources.
+        """[F] demand to have room for: what is usual of late, or the bursts of the last BURST_S where they are higher.
 
-        The newest slot of a source may still grow and is left out while there are others. The declared demand where
-        nothing at all was heard.
+        Usual: of each source an exponential average over its last slots, added up. The newest slot of a source may
+        still grow and is left out while there are others. The declared demand where nothing at all was heard.
         """
         if not self.slots:
             return plan.expected_rps
+        return np.maximum(self._usual(plan), self._bursts(plan))
+
+    def _bursts(self, plan: Layout) -> Floats:
+        """[F] the second highest of the last BURST_S slots, all sources together: one odd second is not a burst."""
+        newest = max(max(slots) for slots in self.slots.values())
+        seconds = np.zeros((len(plan.flows), BURST_S))
+        for slots in self.slots.values():
+            for at_s, rates in slots.items():
+                if 0 < (back := round(newest - at_s)) <= BURST_S:
+                    for key, rps in rates.items():
+                        if (row := plan.flow_at.get(key)) is not None:
+                            seconds[row, back - 1] += rps
+        out: Floats = np.partition(seconds, -2, axis=1)[:, -2]
+        return out
+
+    def _usual(self, plan: Layout) -> Floats:
         out = np.zeros(len(plan.flows))
         for source in sorted(self.slots):
             slots = self.slots[source]

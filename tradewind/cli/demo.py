@@ -33,7 +33,7 @@ def demo(
         float | None, typer.Option(metavar="S", min=0, help="kill -9 the embedded broker then, and start it again.")
     ] = None,
     surge: Annotated[str, typer.Option(metavar="FACTORx@S[-S]", help="More load from then on, as in 3x@30-60.")] = "",
-    rps: Annotated[float, typer.Option(min=0.1, max=1000, help="Mean requests per second over all origins.")] = 30.0,
+    rps: Annotated[float, typer.Option(min=0.1, max=1000, help="Mean requests per second over all origins.")] = 24.0,
     trace: Annotated[
         Path | None, typer.Option(exists=True, dir_okay=False, help="Arrivals to replay. [default: a bundled sample]")
     ] = None,

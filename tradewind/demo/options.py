@@ -14,7 +14,7 @@ class Options:
     outage: str | None = None
     broker_outage_at_s: float | None = None
     surge: str = ""
-    rps: float = 30.0
+    rps: float = 24.0
     stream_share: float = 0.6
     trace: Path | None = None
     seed: int = 1

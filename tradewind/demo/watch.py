@@ -45,11 +45,15 @@ class Seat:
         before = self.tables.get(table.service)
         self.published += 1
         self.tables[table.service] = table
-        if before is None or before.routes != table.routes or _ready(before) != _ready(table):
+        if before is None or _shares(before) != _shares(table) or _ready(before) != _ready(table):
             self.moves.append((now_s, table.version, table.reason))
         if before is not None and table.evidence_at_s is not None:
             gone = _ready(before) - _ready(table)
             self.evidence_ms += [(now_s - table.evidence_at_s) * 1000.0] * len(gone)
+
+
+def _shares(table: RoutingTable) -> list[tuple[tuple[str, ...], tuple[float, ...]]]:
+    return [(route.endpoints, route.shares) for route in table.routes]
 
 
 def _ready(table: RoutingTable) -> frozenset[str]:
