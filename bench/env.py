@@ -1,7 +1,7 @@
-"""An environment of the bench's own for what it is compared with: `.bench-env`, made from `bench/peers.lock`.
+"""Environments of the bench's own for what it is compared with: `.bench-env` from `bench/peers.lock`, and LiteLLM's.
 
-Peers are not dependencies of ours, and some of them pin what we use; so they live apart. The environment is made on
-first use (about a minute), again when the lock changes, and is found ready otherwise.
+Peers are not dependencies of ours, and some of them pin what we use; so they live apart. An environment is made on
+first use (about a minute), again when its lock changes, and is found ready otherwise.
 """
 
 from __future__ import annotations
@@ -16,34 +16,43 @@ from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-HOME = ROOT / ".bench-env"
-LOCK = Path(__file__).with_name("peers.lock")
+LOCKS = Path(__file__).parent
 
 
 def peers_python() -> Path:
     """The interpreter that has the peers of `peers.lock`. Raises RuntimeError with the installer's last words."""
-    python = HOME / "bin" / "python"
-    with _alone():
-        if _made_from() != _wanted():
-            print(f"making {HOME.name} from {LOCK.name} (once)", file=sys.stderr)
-            _make(python)
+    return _python(ROOT / ".bench-env", LOCKS / "peers.lock")
+
+
+def gateways_python() -> Path:
+    """The interpreter that has the gateways of `litellm.lock`; raises as `peers_python` does."""
+    return _python(ROOT / ".bench-env-litellm", LOCKS / "litellm.lock")
+
+
+def _python(home: Path, lock: Path) -> Path:
+    python = home / "bin" / "python"
+    with _alone(lock):
+        if _made_from(home) != _wanted(lock):
+            print(f"making {home.name} from {lock.name} (once)", file=sys.stderr)
+            _make(home, python, lock)
     return python
 
 
-def _wanted() -> str:
-    return f"{sys.version_info.major}.{sys.version_info.minor} {hashlib.sha256(LOCK.read_bytes()).hexdigest()}"
+def _wanted(lock: Path) -> str:
+    return f"{sys.version_info.major}.{sys.version_info.minor} {hashlib.sha256(lock.read_bytes()).hexdigest()}"
 
 
-def _made_from() -> str:
-    stamp = HOME / "made-from"
+def _made_from(home: Path) -> str:
+    stamp = home / "made-from"
     return stamp.read_text() if stamp.exists() else ""
 
 
-def _make(python: Path) -> None:
-    (HOME / "made-from").unlink(missing_ok=True)
-    _run(sys.executable, "-m", "venv", "--clear", str(HOME))
-    _run(*_installer(python), "--require-hashes", "--requirement", str(LOCK))
-    (HOME / "made-from").write_text(_wanted())
+def _make(home: Path, python: Path, lock: Path) -> None:
+    (home / "made-from").unlink(missing_ok=True)
+    _run(home, sys.executable, "-m", "venv", "--clear", str(home))
+    _run(home, *_installer(python), "--require-hashes", "--requirement", str(lock))
+    (home / ".gitignore").write_text("*\n")
+    (home / "made-from").write_text(_wanted(lock))
 
 
 def _installer(python: Path) -> list[str]:
@@ -54,23 +63,24 @@ def _installer(python: Path) -> list[str]:
     return [str(python), "-m", "pip", "install", "--quiet", "--no-deps"]
 
 
-def _run(*command: str) -> None:
+def _run(home: Path, *command: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         said = (done.stderr or done.stdout).strip()[-800:]
         raise RuntimeError(
-            f"{Path(command[0]).name} could not make {HOME.name} (exit code {done.returncode}); it said: {said}\n"
+            f"{Path(command[0]).name} could not make {home.name} (exit code {done.returncode}); it said: {said}\n"
             "Check the network or the package index, then run again: what is half made is made anew."
         )
 
 
 @contextmanager
-def _alone() -> Iterator[None]:
+def _alone(lock: Path) -> Iterator[None]:
     """Two benches at once take turns."""
-    with LOCK.open("rb") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with lock.open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
         yield
 
 
 if __name__ == "__main__":
     print(peers_python())
+    print(gateways_python())

@@ -31,7 +31,7 @@ from bench import env, many
 from streams.contract import topics
 from streams.contract.records import Endpoint, Fleet, Origin, RequestClass, Service
 from streams.runtime import admin
-from streams.settings import Settings
+from streams.settings import load
 from tradewind.embedded import EmbeddedKafka, default_cache, prepare, shown_on
 from tradewind.embedded.runtime import FAST
 
@@ -85,10 +85,10 @@ class Bench:
     async def produce(self, forms: Sequence[str]) -> None:
         """Make and fill the topics of `forms`."""
         for form in forms:
-            settings = Settings(bootstrap_servers=self.bootstrap, topic_prefix=form, wide_partitions=1)
+            settings = load(bootstrap_servers=self.bootstrap, topic_prefix=form, wide_partitions=1)
             await admin.create(settings)
-            many = self.observations * FORMS[form]
-            said = await self._run(self.peers, "produce.py", self.bootstrap, many, form, self._topic(form))
+            total = self.observations * FORMS[form]
+            said = await self._run(self.peers, "produce.py", self.bootstrap, total, form, self._topic(form))
             sent = self.sent[form] = Sent(**said)
             await self._send_fleet(form, list(sent.p95_ms))
             _tell(f"{form}: {sent.records} records, {sent.bytes / sent.records:.0f} B each")
@@ -190,7 +190,8 @@ async def broker() -> AsyncIterator[EmbeddedKafka]:
 
 async def measure(chosen: Sequence[Consumer], observations: int, runs: int) -> list[dict[str, Any]]:
     """A row for each of `chosen`: the medians of `runs` interleaved runs."""
-    peers, found = env.peers_python(), {consumer.name: [] for consumer in chosen}
+    peers = env.peers_python()
+    found: dict[str, list[dict[str, float]]] = {consumer.name: [] for consumer in chosen}
     async with broker() as kafka:
         _tell(f"Kafka {kafka.version} at {kafka.bootstrap_servers}")
         bench = Bench(kafka.bootstrap_servers, peers, observations)
@@ -241,6 +242,12 @@ def _line(name: str, row: dict[str, Any]) -> str:
     return f"{name:<34}{row['obs_per_s']:>12,}/s {row['cpu_s_per_million']:>8.3f} CPU s/M {row['rss_mb']:>7.1f} MB"
 
 
+def _table(said: dict[str, Any]) -> str:
+    rows = [_line(row["name"], row) for row in said["rows"]]
+    rest = [f"{key}: {json.dumps(value)}" for key, value in said.items() if key != "rows"]
+    return "\n".join([*rows, *rest])
+
+
 def _tell(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
@@ -257,7 +264,8 @@ def main() -> None:
     about = where()
     found = report(asyncio.run(measure(chosen, asked.records, asked.runs)))
     found["many"] = many.fresh(rows=20_000) if asked.only is None else None
-    print(json.dumps({**found, "observations": asked.records, "runs": asked.runs, **about}))
+    said = {**found, "observations": asked.records, "runs": asked.runs, **about}
+    print(json.dumps(said) if asked.json else _table(said))
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from streams.runtime.batch import Batch
 from streams.runtime.edge import Edge
 from streams.runtime.step import Earliest, Heard, Reads, Refusal, Step
 from streams.runtime.worker import carried, spare_collector
-from streams.settings import Settings
+from streams.settings import load
 
 DEADLINE_S = 120.0
 
@@ -108,7 +108,7 @@ async def read_all(bootstrap: str, prefix: str, meter: Meter, records: int, vali
         writes=(topics.ENDPOINT_HEALTH, topics.DEAD_LETTERS),
         stage=health,
     )
-    settings = Settings(bootstrap_servers=bootstrap, topic_prefix=prefix, wide_partitions=1)
+    settings = load(bootstrap_servers=bootstrap, topic_prefix=prefix, wide_partitions=1)
     async with carried((step,), settings, f"streams-{'on' if validated else 'off'}"), asyncio.timeout(DEADLINE_S):
         spare_collector()
         await health.done.wait()
