@@ -1,5 +1,6 @@
-"""What a pick costs at 6, 200 and 2,000 endpoints: `python -m bench.pick [--json]`.
+"""What a pick costs, and a gateway that is built on it: `python -m bench.pick [--json] [--only pick,gateways]`.
 
+`pick_us` is at 6, 200 and 2,000 endpoints; `gateways` compares ours with LiteLLM's and HAProxy (`bench/gateways.py`).
 Each timed sample is one pick among endpoints with known latencies and requests in flight, the picker's own look at the
 clock included; what timing itself costs is measured with an empty body and taken off.
 """
@@ -7,11 +8,15 @@ clock included; what timing itself costs is measured with an empty body and take
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import random
 import time
 from collections.abc import Callable
+from typing import Any
 
+from bench.gateways import compared
+from bench.machine import described
 from router_sync.client import Picker
 from streams.contract.records import Route, RoutingTable, TableEndpoint
 
@@ -88,17 +93,43 @@ def _quantiles(body: Callable[[], object], samples: int) -> tuple[int, int]:
     return took[samples // 2], took[samples * 99 // 100]
 
 
+def run(only: set[str], samples: int, seconds: float) -> dict[str, Any]:
+    """All figures asked for."""
+    found: dict[str, Any] = {}
+    if "pick" in only:
+        found["pick_us"] = pick_us(samples)
+    if "gateways" in only:
+        found |= asyncio.run(compared(table(6), seconds))
+    return found | described()
+
+
+def show(found: dict[str, Any]) -> None:
+    """For people."""
+    for size, row in found.get("pick_us", {}).items():
+        print(f"{size:>6} endpoints  p50 {row['p50']:.2f} us  p99 {row['p99']:.2f} us")
+    for row in found.get("gateways", ()):
+        print(
+            f"{row['name']:>12}  {row['requests_per_cpu_s']:>6} requests per CPU-second, {row['rps_per_core']:>6}/s"
+            f" on a core; p50 {row['p50_ms']:.2f} ms, p99 {row['p99_ms']:.2f} ms, added {row['added_p99_ms']:.2f} ms;"
+            f" failed {row['failed']}"
+        )
+    if "ratio_litellm" in found:
+        print(f"{found['ratio_litellm']} times LiteLLM's proxy")
+
+
 def main() -> None:
+    """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
-    parser.add_argument("--samples", type=int, default=100_000)
+    parser.add_argument("--samples", type=int, default=100_000, help="picks timed per size")
+    parser.add_argument("--seconds", type=float, default=4.0, help="per gateway, way and round")
+    parser.add_argument("--only", default="pick,gateways", help="pick, gateways or both")
     asked = parser.parse_args()
-    found = pick_us(asked.samples)
+    found = run(set(asked.only.split(",")), asked.samples, asked.seconds)
     if asked.json:
-        print(json.dumps({"pick_us": found}))
-        return
-    for size, row in found.items():
-        print(f"{size:>6} endpoints  p50 {row['p50']:.2f} us  p99 {row['p99']:.2f} us")
+        print(json.dumps(found))
+    else:
+        show(found)
 
 
 if __name__ == "__main__":

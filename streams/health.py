@@ -44,9 +44,11 @@ ROWS_A_RECORD: Final = 2000
 Row = tuple[str, str, str]
 Floats = NDArray[np.float64]
 Ints = NDArray[np.intp]
+_name = attrgetter("endpoint", "service", "class_")
+_observer = attrgetter("observer")
 _columns = attrgetter(
-    "endpoint", "service", "class_", "observer", "boot", "seq", "at_s", "requests", "hard_streak", "errors",
-    "latency_ms", "ttft_ms", "latency", "ttft", "vantage", "first_error_at_s", "last_ok_at_s", "in_flight", "queue",
+    "boot", "seq", "at_s", "requests", "hard_streak", "errors", "latency_ms", "ttft_ms", "latency", "ttft", "vantage",
+    "first_error_at_s", "last_ok_at_s", "in_flight", "queue",
 )  # fmt: skip
 
 
@@ -114,13 +116,13 @@ class Health:
     def screen(self, state: HealthState, heard: Heard[Any]) -> Iterable[Refusal]:
         """Refuse what the fleet does not know, names that are not fit for labels, and records on the wrong partition.
 
-        Only what was not met before is looked at: a batch of known names costs two set lookups.
+        Only what was not met before is looked at: who has a row was judged when it was new, and again with each fleet.
         """
         if heard.topic == FLEET.name:
             return
-        triples, observers = _triples(heard), _cells(heard)[3]
-        if set(triples) <= state.fit and set(observers) <= state.observers.known:
+        if all(met is not None for met in _met(state, heard)):
             return
+        triples, observers = map(_name, heard.records), map(_observer, heard.records)
         judged = _Judge(state, heard.batch.partition, heard.batch.partitions)
         for position, triple, observer in zip(heard.positions, triples, observers, strict=True):
             if (wrong := judged.of(triple, observer)) is not None:
@@ -144,9 +146,8 @@ class Health:
 
     def _fresh(self, state: HealthState, heard: Heard[EndpointMetrics]) -> NDArray[np.bool_]:
         """True for records that are neither duplicates nor late; the others are counted."""
-        cells = _cells(heard)
-        observers, boots, seqs = state.observers.rows(cells[3]), *(np.array(cells[i], np.int64) for i in (4, 5))
-        at_s, requests = _at_s(heard), np.array(cells[7], np.int64)
+        boots, seqs = (np.array(column, np.int64) for column in _cells(heard)[:2])
+        observers, at_s, requests = _observers(state, heard), _at_s(heard), _numbers(_cells(heard)[3], 1)
         again = state.seen.fold(observers, boots, seqs)
         new = ~again
         late = np.zeros(len(again), np.bool_)
@@ -211,7 +212,8 @@ class _Said:
     values: Sequence[Sequence[tuple[float, ...]]]
     """latency_ms and ttft_ms of each record."""
     buckets: Sequence[Sequence[Buckets | None]]
-    vantage: Sequence[str]
+    outside: NDArray[np.bool_]
+    """True for what gateways and probes saw; an endpoint's own view of itself is no evidence."""
     first_error_s: Sequence[float | None]
     ok_s: Sequence[float | None]
     in_flight: Sequence[int | None]
@@ -220,56 +222,54 @@ class _Said:
     @classmethod
     def of(cls, state: HealthState, heard: Heard[EndpointMetrics], fresh: Ints) -> _Said:
         """The records at `fresh`. Only they are given rows: what is late must leave no trace."""
-        (end, _, _, observer, _, _, _, requests, streak, errors, latency_ms, ttft_ms, latency, ttft,
+        (_, _, _, requests, streak, errors, latency_ms, ttft_ms, latency, ttft,
          vantage, first_error_s, ok_s, in_flight, queue) = _cells(heard)  # fmt: skip
-        triples = _triples(heard)
-        if len(fresh) < len(triples):
-            triples = [triples[i] for i in fresh]
-            end, observer = (tuple(column[i] for i in fresh) for column in (end, observer))
-        rows, ends, observers = state.rows.rows(triples), state.ends.rows(end), state.observers.rows(observer)
-        state.reserve()
-        state.end_of[rows] = ends
+        rows, observers = _rows(state, heard, fresh), _observers(state, heard)[fresh]
         return cls(
-            rows, ends, observers, _at_s(heard)[fresh], np.array(requests, np.int64)[fresh],
-            np.array(streak, np.int64)[fresh], fresh, heard.records, errors, (latency_ms, ttft_ms), (latency, ttft),
-            vantage, first_error_s, ok_s, in_flight, queue,
+            rows, state.end_of[rows], observers, _at_s(heard)[fresh], _numbers(requests, 1)[fresh],
+            _numbers(streak, 0)[fresh], fresh, heard.records, errors, (latency_ms, ttft_ms), (latency, ttft),
+            _outside(vantage)[fresh], first_error_s, ok_s, in_flight, queue,
         )  # fmt: skip
 
     def only(self, keep: NDArray[np.bool_]) -> _Said:
         """The same for the records to keep; `index` still points into the whole batch."""
         return _Said(
             self.rows[keep], self.ends[keep], self.observers[keep], self.at_s[keep], self.requests[keep],
-            self.streak[keep], self.index[keep], self.records, self.errors, self.values, self.buckets, self.vantage,
-            self.first_error_s, self.ok_s, self.in_flight, self.queue,
+            self.streak[keep], self.index[keep], self.records, self.errors, self.values, self.buckets,
+            self.outside[keep], self.first_error_s, self.ok_s, self.in_flight, self.queue,
         )  # fmt: skip
 
     def column(self, values: Sequence[float | None]) -> Floats:
         """A column of optional numbers, NaN for None."""
+        if _all(values, None):
+            return np.full(len(self.index), np.nan)
         return np.array(values, np.float64)[self.index]
 
     @property
     def seconds(self) -> NDArray[np.int64]:
         return np.floor(self.at_s).astype(np.int64)
 
-    @property
-    def from_outside(self) -> NDArray[np.bool_]:
-        """True for what gateways and probes saw; an endpoint's own view of itself is no evidence."""
-        return np.array([v != "endpoint" for v in self.vantage])[self.index]
-
 
 def _fold_values(state: HealthState, said: _Said) -> None:
     """Latency as gateways and probes met it; what an endpoint says of itself lacks the way to it."""
-    outside = said.from_outside
-    if not outside.all():
-        said = said.only(outside)
+    if not said.outside.all():
+        said = said.only(said.outside)
     for window, lists, buckets in zip((state.latency, state.ttft), said.values, said.buckets, strict=True):
-        chosen = lists if len(said.index) == len(lists) else [lists[i] for i in said.index]
-        lengths = np.fromiter(map(len, chosen), np.intp, len(chosen))
-        if total := int(lengths.sum()):
-            values = np.fromiter(chain.from_iterable(chosen), np.float64, total)
-            window.fold(np.repeat(said.rows, lengths), np.repeat(said.seconds, lengths), values)
-        if any(buckets):
+        if not _all(lists, ()):
+            _fold_lists(window, said, lists)
+        if not _all(buckets, None):
             _fold_buckets(window, said, buckets)
+
+
+def _fold_lists(window: Window, said: _Said, lists: Sequence[tuple[float, ...]]) -> None:
+    chosen = lists if len(said.index) == len(lists) else [lists[i] for i in said.index.tolist()]
+    lengths = np.fromiter(map(len, chosen), np.intp, len(chosen))
+    values = np.fromiter(chain.from_iterable(chosen), np.float64, int(lengths.sum()))
+    rows, seconds = said.rows, said.seconds
+    if not (lengths == 1).all():
+        rows, seconds = np.repeat(rows, lengths), np.repeat(seconds, lengths)
+    if values.size:
+        window.fold(rows, seconds, values)
 
 
 def _fold_buckets(window: Window, said: _Said, buckets: Sequence[Buckets | None]) -> None:
@@ -282,10 +282,11 @@ def _fold_buckets(window: Window, said: _Said, buckets: Sequence[Buckets | None]
 
 
 def _fold_counts(state: HealthState, said: _Said) -> None:
-    outside = said.from_outside
+    outside = said.outside
     np.maximum.at(state.heard_s, said.rows, said.at_s)
     state.tally.fold(said.rows[outside], 0, said.seconds[outside], said.requests[outside])
-    _fold_errors(state, said, outside)
+    if any(said.errors):
+        _fold_errors(state, said, outside)
     in_flight = said.column(said.in_flight)
     known = outside & ~np.isnan(in_flight)
     if known.any():
@@ -318,7 +319,7 @@ def _fold_queues(state: HealthState, said: _Said, inside: NDArray[np.bool_]) -> 
 
 
 def _fold_evidence(state: HealthState, said: _Said) -> None:
-    outside = said.from_outside
+    outside = said.outside
     ends, observers = said.ends[outside], said.observers[outside]
     if not ends.size:
         return
@@ -362,13 +363,47 @@ def _cells(heard: Heard[EndpointMetrics]) -> tuple[tuple[Any, ...], ...]:
 
 def _at_s(heard: Heard[EndpointMetrics]) -> Floats:
     """Event times, never ahead of the broker's clock."""
-    return np.minimum(np.array(_cells(heard)[6], np.float64), heard.stamps_s)
+    return np.minimum(np.array(_cells(heard)[2], np.float64), heard.stamps_s)
 
 
-def _triples(heard: Heard[EndpointMetrics]) -> list[Row]:
-    if "triples" not in heard.memo:
-        heard.memo["triples"] = list(zip(*_cells(heard)[:3], strict=True))
-    return heard.memo["triples"]  # type: ignore[no-any-return]
+def _met(state: HealthState, heard: Heard[EndpointMetrics]) -> tuple[Ints | None, Ints | None]:
+    """The rows of a batch's names, and of its observers; None where one of them is new. Looked up once."""
+    if "met" not in heard.memo:
+        rows = state.rows.find(list(map(_name, heard.records)))
+        heard.memo["met"] = rows, state.observers.find(list(map(_observer, heard.records)))
+    return heard.memo["met"]  # type: ignore[no-any-return]
+
+
+def _observers(state: HealthState, heard: Heard[EndpointMetrics]) -> Ints:
+    """The rows of a batch's observers; a new one gets a row."""
+    found = _met(state, heard)[1]
+    return state.observers.rows(list(map(_observer, heard.records))) if found is None else found
+
+
+def _rows(state: HealthState, heard: Heard[EndpointMetrics], fresh: Ints) -> Ints:
+    """The rows of the records at `fresh`; a new name gets a row, and all columns a place for it."""
+    found = _met(state, heard)[0]
+    if found is not None:
+        state.reserve()
+        return found[fresh]
+    names = [_name(heard.records[i]) for i in fresh.tolist()]
+    rows, ends = state.rows.rows(names), state.ends.rows([end for end, _, _ in names])
+    state.reserve()
+    state.end_of[rows] = ends
+    return rows
+
+
+def _all(values: Sequence[Any], usual: Any) -> bool:
+    """Whether all are the `usual` value: most columns say nothing most of the time, and need no conversion then."""
+    return values.count(usual) == len(values)
+
+
+def _numbers(values: Sequence[int], usual: int) -> NDArray[np.int64]:
+    return np.full(len(values), usual) if _all(values, usual) else np.array(values, np.int64)
+
+
+def _outside(vantage: Sequence[str]) -> NDArray[np.bool_]:
+    return np.array([v != "endpoint" for v in vantage]) if "endpoint" in vantage else np.ones(len(vantage), np.bool_)
 
 
 class _Judge:

@@ -34,13 +34,19 @@ class Names(Generic[K]):
 
     def rows(self, names: Sequence[K]) -> NDArray[np.intp]:
         """The row of each name; new names get rows."""
+        if (found := self.find(names)) is not None:
+            return found
+        # in order of appearance, so that rows do not depend on how a set is laid out
+        for name in dict.fromkeys(names):
+            self.row(name)
+        return np.fromiter(map(self._row.__getitem__, names), np.intp, len(names))
+
+    def find(self, names: Sequence[K]) -> NDArray[np.intp] | None:
+        """The row of each name, None when one of them is new."""
         try:
             return np.fromiter(map(self._row.__getitem__, names), np.intp, len(names))
         except KeyError:
-            # in order of appearance, so that rows do not depend on how a set is laid out
-            for name in dict.fromkeys(names):
-                self.row(name)
-            return np.fromiter(map(self._row.__getitem__, names), np.intp, len(names))
+            return None
 
     def row(self, name: K) -> int:
         """The row of one name; a new name gets a row."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from operator import attrgetter
 from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 Headers = Sequence[tuple[str, bytes]]
+_timestamp = attrgetter("timestamp")
 
 
 class Messagelike(Protocol):
@@ -66,7 +68,7 @@ class Batch:
     @cached_property
     def timestamps_s(self) -> NDArray[np.float64]:
         """Kafka's timestamps in unix seconds."""
-        stamps = np.fromiter((m.timestamp for m in self.messages), np.float64, len(self.messages))
+        stamps = np.fromiter(map(_timestamp, self.messages), np.float64, len(self.messages))
         return stamps / 1000.0
 
     @property

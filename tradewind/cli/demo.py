@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 import sys
 from pathlib import Path
@@ -58,6 +59,7 @@ def demo(
         seconds=seconds, outage=outage, broker_outage_at_s=broker_outage, surge=surge, rps=rps, trace=trace, seed=seed,
         as_json=as_json, bootstrap_servers=bootstrap_servers, data=data, keep=keep,
     )  # fmt: skip
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # that the broker is away is said by us, once
     play = _play(options)
     report = asyncio.run(_until_stopped(play))
     if as_json:

@@ -80,6 +80,8 @@ class Play:
         self.outcomes: list[Outcome] = []
         self.stop = asyncio.Event()
         self.playing = False
+        self.began_at_s = 0.0
+        self.broker_away: tuple[float, float] | None = None
         self.broker: EmbeddedKafka | None = None
         self.gateways: dict[str, str] = {}
         self.api_keys = {c.name: f"demo-{secrets.token_urlsafe(18)}" for s in self.fleet.services for c in s.classes}
@@ -100,7 +102,13 @@ class Play:
                 self._say(f"ready in {startup_s:.1f} s; gateways: {', '.join(f'{o} {u}' for o, u in gateways.items())}")
                 played_s = await self._play(processes, pretend, gateways)
             (folder / "outcomes.jsonl").write_bytes(msgspec.json.Encoder().encode_lines(self.outcomes))
-        return report.make(self.outcomes, self.seat, broker, self.outage, seconds=played_s, startup_s=startup_s)
+        made = report.make(self.outcomes, self.seat, broker, self.outage, seconds=played_s, startup_s=startup_s)
+        return msgspec.structs.replace(made, broker_outage=self._broker_outage())
+
+    def _broker_outage(self) -> report.BrokerOutage | None:
+        if self.broker_away is None:
+            return None
+        return report.broker_outage(self.outcomes, self.seat, *self.broker_away, self.began_at_s)
 
     # ------------------------------------------------------------ setting the stage
 
@@ -173,7 +181,7 @@ class Play:
     # ------------------------------------------------------------ the play
 
     async def _play(self, processes: Processes, pretend: PretendFleet, gateways: Mapping[str, str]) -> float:
-        began_s, self.playing = clock.monotonic_s(), True
+        began_s, self.began_at_s, self.playing = clock.monotonic_s(), clock.now_s(), True
         screen = Screen(self.fleet, self.seat, self.counters, _hint(gateways))
         aside = [
             asyncio.create_task(watch(self.seat, self.settings, clock.now_s)),
@@ -236,6 +244,7 @@ class Play:
             self.broker.kill()
             self._note(screen, "the broker was killed; gateways go on with their last table")
             await self.broker.restart()
+            self.broker_away = (self.options.broker_outage_at_s, clock.now_s() - self.began_at_s)
             self._note(screen, "the broker is back")
         await asyncio.Event().wait()
 

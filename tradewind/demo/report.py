@@ -40,6 +40,18 @@ class ShareAt(msgspec.Struct, frozen=True):
     share: float
 
 
+class BrokerOutage(msgspec.Struct, frozen=True):
+    """The broker was killed and came back; `table_at_s` is the first table after that, None if none came.
+
+    All in seconds after the load began; `failed` counts requests due between.
+    """
+
+    at_s: float
+    back_at_s: float
+    table_at_s: float | None
+    failed: int
+
+
 class Report(msgspec.Struct, frozen=True):
     """The figures of one run. Latencies are times to first token of streamed answers that came whole."""
 
@@ -58,6 +70,7 @@ class Report(msgspec.Struct, frozen=True):
     shares: list[ShareAt]
     moves: list[str]
     startup_s: float
+    broker_outage: BrokerOutage | None = None
 
 
 def make(
@@ -88,6 +101,15 @@ def make(
         moves=[why for _, _, why in seat.moves if why],
         startup_s=round(startup_s, 1),
     )
+
+
+def broker_outage(
+    outcomes: Sequence[Outcome], seat: Seat, at_s: float, back_at_s: float, began_at_s: float
+) -> BrokerOutage:
+    """What the outage from `at_s` to `back_at_s` did; the load began at `began_at_s`, unix seconds."""
+    after = [table - began_at_s for table in seat.table_at_s if table - began_at_s > back_at_s]
+    failed = sum(not o.ok for o in outcomes if at_s <= o.at_s < back_at_s)
+    return BrokerOutage(round(at_s, 1), round(back_at_s, 1), _round(min(after, default=None)), failed)
 
 
 def shares(outcomes: Sequence[Outcome], every_s: float = SHARES_EVERY_S) -> list[ShareAt]:

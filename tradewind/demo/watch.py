@@ -25,6 +25,8 @@ class Seat:
         self.tables: dict[str, RoutingTable] = {}
         self.health: dict[str, EndpointHealth] = {}
         self.published = 0
+        self.table_at_s: list[float] = []
+        """When each table came, unix seconds."""
         self.dead_letters = 0
         self.evidence_ms: list[float] = []
         """One figure per endpoint that left a table for a failure: first failed attempt to table record."""
@@ -44,6 +46,7 @@ class Seat:
     def _table(self, table: RoutingTable, now_s: float) -> None:
         before = self.tables.get(table.service)
         self.published += 1
+        self.table_at_s.append(now_s)
         self.tables[table.service] = table
         if before is None or _shares(before) != _shares(table) or _ready(before) != _ready(table):
             self.moves.append((now_s, table.version, table.reason))
