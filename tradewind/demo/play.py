@@ -15,6 +15,7 @@ import random
 import secrets
 import shutil
 import sys
+from collections import deque
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -29,6 +30,7 @@ from streams.contract.errors import Missing
 from streams.runtime import admin, clock
 from streams.settings import Settings
 from tradewind.demo import report
+from tradewind.demo.keys import keys
 from tradewind.demo.options import Options
 from tradewind.demo.outage import Outage, parse_outage
 from tradewind.demo.pretend_fleet import PretendFleet, note, placed
@@ -55,6 +57,8 @@ GATEWAY_PORT = 18080
 READY_S = 30.0
 FOREVER_S = 24 * 3600.0
 DRAW_S = 0.5
+KEPT = 500_000
+"""Outcomes a run keeps for its report; an endless one forgets the oldest."""
 
 
 class Play:
@@ -77,7 +81,8 @@ class Play:
             surges=parse_surges(options.surge) if options.surge else (),
         )
         self.seat, self.counters = Seat(), Counters()
-        self.outcomes: list[Outcome] = []
+        self.outcomes: deque[Outcome] = deque(maxlen=KEPT)
+        self._turning: set[asyncio.Future[None]] = set()
         self.stop = asyncio.Event()
         self.playing = False
         self.began_at_s = 0.0
@@ -101,14 +106,14 @@ class Play:
                 startup_s = clock.monotonic_s() - began_s
                 self._say(f"ready in {startup_s:.1f} s; gateways: {', '.join(f'{o} {u}' for o, u in gateways.items())}")
                 played_s = await self._play(processes, pretend, gateways)
-            (folder / "outcomes.jsonl").write_bytes(msgspec.json.Encoder().encode_lines(self.outcomes))
-        made = report.make(self.outcomes, self.seat, broker, self.outage, seconds=played_s, startup_s=startup_s)
+            (folder / "outcomes.jsonl").write_bytes(msgspec.json.Encoder().encode_lines(list(self.outcomes)))
+        made = report.make(list(self.outcomes), self.seat, broker, self.outage, seconds=played_s, startup_s=startup_s)
         return msgspec.structs.replace(made, broker_outage=self._broker_outage())
 
     def _broker_outage(self) -> report.BrokerOutage | None:
         if self.broker_away is None:
             return None
-        return report.broker_outage(self.outcomes, self.seat, *self.broker_away, self.began_at_s)
+        return report.broker_outage(list(self.outcomes), self.seat, *self.broker_away, self.began_at_s)
 
     # ------------------------------------------------------------ setting the stage
 
@@ -182,7 +187,7 @@ class Play:
 
     async def _play(self, processes: Processes, pretend: PretendFleet, gateways: Mapping[str, str]) -> float:
         began_s, self.began_at_s, self.playing = clock.monotonic_s(), clock.now_s(), True
-        screen = Screen(self.fleet, self.seat, self.counters, _hint(gateways))
+        screen = Screen(self.fleet, self.seat, self.counters, _hint(gateways, self.regions))
         aside = [
             asyncio.create_task(watch(self.seat, self.settings, clock.now_s)),
             asyncio.create_task(processes.watch()),
@@ -192,7 +197,8 @@ class Play:
         ]
         shooting = asyncio.create_task(self._shoot(gateways, screen))
         try:
-            await _first_of(shooting, aside)
+            with keys(lambda key: self._pressed(key, pretend, screen)):
+                await _first_of(shooting, aside)
         finally:
             self.stop.set()
             for task in (shooting, *aside):
@@ -213,7 +219,9 @@ class Play:
                     shots, send, monotonic_s=clock.monotonic_s, counters=self.counters, on_outcome=seen, stop=self.stop
                 )
                 if self.options.seconds is not None:
-                    return
+                    break
+        with contextlib.suppress(TimeoutError):  # the last arrival may come before the end
+            await asyncio.wait_for(self.stop.wait(), self.seconds - (clock.now_s() - self.began_at_s))
 
     def _targets(self, gateways: Mapping[str, str]) -> list[Target]:
         rates = {o.name: o.demand_rps for o in self.fleet.origins}
@@ -231,12 +239,27 @@ class Play:
     async def _break(self, pretend: PretendFleet, screen: Screen) -> None:
         if self.outage is not None:
             await asyncio.sleep(self.outage.at_s)
-            pretend.kill(self.outage.region)
-            self._note(screen, f"{self.outage.region}: every endpoint was killed")
+            await self._turn(self.outage.region, pretend, screen, alive=False)
             await asyncio.sleep(self.outage.until_s - self.outage.at_s)
-            await pretend.revive(self.outage.region)
-            self._note(screen, f"{self.outage.region}: its endpoints are back")
+            await self._turn(self.outage.region, pretend, screen, alive=True)
         await asyncio.Event().wait()
+
+    async def _turn(self, region: str, pretend: PretendFleet, screen: Screen, *, alive: bool) -> None:
+        if alive:
+            await pretend.revive(region)
+        else:
+            pretend.kill(region)
+        self._note(screen, f"{region}: its endpoints are back" if alive else f"{region}: every endpoint was killed")
+
+    def _pressed(self, key: str, pretend: PretendFleet, screen: Screen) -> None:
+        """1, 2, 3 … break a region, or mend it; q ends the run."""
+        if key == "q":
+            self.stop.set()
+        elif key.isdigit() and 0 < int(key) <= len(self.regions):
+            region = self.regions[int(key) - 1]
+            turn = asyncio.ensure_future(self._turn(region, pretend, screen, alive=not pretend.alive(region)))
+            self._turning.add(turn)
+            turn.add_done_callback(self._turning.discard)
 
     async def _break_broker(self, screen: Screen) -> None:
         if self.options.broker_outage_at_s is not None and self.broker is not None:
@@ -277,8 +300,9 @@ def _take(taken: set[int], preferred: int | None) -> int:
     return port
 
 
-def _hint(gateways: Mapping[str, str]) -> str:
-    return f"gateways {', '.join(gateways.values())}   break a region:  tradewind fault eu-west   stop: Ctrl-C"
+def _hint(gateways: Mapping[str, str], regions: Sequence[str]) -> str:
+    breaks = ", ".join(f"{number} {region}" for number, region in enumerate(regions, 1))
+    return f"gateways {', '.join(gateways.values())}\nbreak or mend a region: {breaks}   end: q"
 
 
 async def _first_of(main: asyncio.Task[None], aside: Sequence[asyncio.Task[None]]) -> None:

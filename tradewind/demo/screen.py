@@ -67,11 +67,13 @@ class Screen:
 
 
 def _by_endpoint(health: Sequence[EndpointHealth]) -> dict[str, tuple[str, float | None, float]]:
-    """Endpoint to its verdict, the worst p95 of its classes, and its rate."""
+    """Endpoint to its verdict, the worst p95 of its classes (to the first token, where streamed), and its rate."""
     rows: dict[str, tuple[str, float | None, float]] = {}
     for record in health:
-        for name, verdict, p95_ms, rps in zip(record.endpoint, record.verdict, record.p95_ms, record.rps, strict=True):
+        columns = (record.endpoint, record.verdict, record.p95_ms, record.ttft_p95_ms, record.rps)
+        for name, verdict, p95_ms, ttft_p95_ms, rps in zip(*columns, strict=True):
             _, before, rate = rows.get(name, ("", None, 0.0))
-            worst = max((p for p in (before, p95_ms) if p is not None), default=None)
+            shown = p95_ms if ttft_p95_ms is None else ttft_p95_ms
+            worst = max((p for p in (before, shown) if p is not None), default=None)
             rows[name] = (verdict, worst, rate + rps)
     return rows
