@@ -75,12 +75,12 @@ def _by_region(route: Route, region: Mapping[str, str]) -> str:
 
 
 def considered(draft: Draft, service: str, demand_rps: Floats, unserved: Floats) -> tuple[Considered, ...]:
-    """What was considered for each route of `service`; the best of many, and those that are in use.
+    """What was considered for each route of `service`: of each at most CANDIDATES and EXCLUDED, those in use first.
 
     `demand_rps` and `unserved` (a share) are [F].
     """
     plan = draft.plan
-    rows = [row for row, flow in enumerate(plan.flows) if flow.service == service]
+    rows = plan.rows_of[service].tolist()
     return tuple(
         Considered(
             origin=plan.flows[row].origin,
@@ -109,9 +109,9 @@ def _candidates(draft: Draft, row: int) -> Iterator[Candidate]:
 def _excluded(draft: Draft, row: int) -> Iterator[Exclusion]:
     """Endpoints of the service that are not usable: the down first, they are news; then the forbidden."""
     plan, flow = draft.plan, draft.plan.flows[row]
-    closed = [c for c in np.flatnonzero(~draft.usable[row]).tolist()
-              if flow.service in plan.fleet.endpoints[c].services]  # fmt: skip
-    for column in sorted(closed, key=lambda c: not plan.may[row, c])[:EXCLUDED]:
+    served = plan.served[flow.service]
+    closed = served[~draft.usable[row, served]]
+    for column in closed[np.argsort(~plan.may[row, closed], kind="stable")][:EXCLUDED].tolist():
         name = plan.names[column]
         law = plan.law.why_not(flow.service, flow.class_.name, name)
         standing = draft.standings.get(name, Standing())

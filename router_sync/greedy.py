@@ -14,6 +14,7 @@ from router_sync.layout import Floats, Ints
 from router_sync.problem import CROWDING, WIDTHS, Merged, Problem, merged, objective
 
 PASSES: Final = 2
+_FULL: Final = 1e-9
 
 
 def greedy(problem: Problem, start: Floats | None = None) -> Floats:
@@ -84,17 +85,19 @@ class _Shop:
         self.load = load_rps
         self.ends = np.cumsum(small.capacity_rps[:, None] * WIDTHS, axis=1)
         """[G, 4] load at which each segment is full."""
-        self.left = np.zeros(len(load_rps))
+        room = self.ends - load_rps[:, None]
+        at = (room > _FULL).argmax(axis=1)
+        some = (room > _FULL).any(axis=1)
+        each = np.arange(len(load_rps))
+        self.left = np.where(some, room[each, at], 0.0)
         """[G] room in the segment that is being filled."""
-        self.extra_usd = np.zeros(len(load_rps))
+        self.extra_usd = np.where(some, CROWDING[at] * small.crowd_usd, np.inf)
         """[G] its price; infinity: nothing is left at all."""
-        for group in range(len(load_rps)):
-            self._price(group)
 
     def _price(self, group: int) -> None:
         load = self.load[group]
         for segment, end in enumerate(self.ends[group].tolist()):
-            if end - load > 1e-9:
+            if end - load > _FULL:
                 self.left[group] = end - load
                 self.extra_usd[group] = CROWDING[segment] * self.small.crowd_usd[group]
                 return

@@ -1,5 +1,8 @@
 """What the router remembers of health and demand: the last word of each source, aged by silence.
 
+The last word is the one the broker took last, and it is as old as the broker says: a worker whose clock runs fast would
+otherwise make its successor's words look old, and a slow one would look silent.
+
 Demand is kept slot by slot and averaged when it is asked for, so that the answer depends on what was heard and not on
 how it was cut into batches.
 """
@@ -7,7 +10,6 @@ how it was cut into batches.
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
@@ -24,19 +26,26 @@ FORGET_S: Final = 120.0
 """An endpoint last said to be down, and unheard since, is tried again after this long."""
 ENOUGH: Final = 20
 """Measured p95 replaces the declared one from this many observations on."""
-SLOTS: Final = 10
-SMOOTH: Final = 5.0
-"""Slots over which demand is averaged, exponentially."""
+USUAL_S: Final = 10.0
+SMOOTH_S: Final = 5.0
+"""Over which demand is averaged, exponentially, within the last USUAL_S."""
+DENSE: Final = 0.5
+"""A source that speaks of less than this share of USUAL_S is averaged evenly over all that is kept of it."""
 DEMAND_S: Final = 60.0
 STEADY: Final = 0.25
 BURST_S: Final = 15
+STILL: Final = 0.05
+MORE: Final = 1.0
+LESS: Final = 2.0
+"""Square roots of demand by which it has to rise or fall to be another: requests come by chance."""
 _WORSE: Final[Mapping[Verdict, int]] = {"unknown": 0, "silent": 1, "up": 2, "degraded": 3, "down": 4}
 
 
 class Said(NamedTuple):
     """One row of health: of an endpoint, service and class, by one source."""
 
-    made_at_s: float
+    at_s: float
+    """When the broker took it."""
     verdict: Verdict
     reason: str
     p95_ms: float | None
@@ -49,24 +58,25 @@ Row = tuple[str, str, str]
 
 @dataclass(slots=True)
 class HeardHealth:
-    """Rows by source; `spoke_s` is when each source spoke last, by its own clock."""
+    """Rows by source; `spoke_s` is when each source spoke last, by the broker's clock."""
 
     rows: dict[str, dict[Row, Said]] = field(default_factory=dict)
     spoke_s: dict[str, float] = field(default_factory=dict)
     down: dict[str, Said] = field(default_factory=dict)
     """Endpoint to the row that last said down, until another verdict with evidence is heard."""
 
-    def fold(self, record: EndpointHealth) -> bool:
-        """Take a record in; whether it says of any endpoint that it went down or came back."""
-        if record.made_at_s < self.spoke_s.get(record.source, -math.inf):
-            return False
-        self.spoke_s[record.source] = record.made_at_s
+    def fold(self, record: EndpointHealth, at_s: float) -> bool:
+        """Take in a record that the broker took at `at_s`, in the broker's order.
+
+        Whether it says of any endpoint that it went down or came back.
+        """
+        self.spoke_s[record.source] = at_s
         rows = self.rows.setdefault(record.source, {})
         verdicts: dict[str, Said] = {}
         for n, row in enumerate(zip(record.endpoint, record.service, record.class_, strict=True)):
             enough = record.observations[n] >= ENOUGH
             said = Said(
-                record.made_at_s,
+                at_s,
                 record.verdict[n],
                 record.reason[n],
                 _steady_ms(rows.get(row), _first_news_ms(record, n) if enough else None),
@@ -96,9 +106,9 @@ class HeardHealth:
         for source in [s for s, at_s in self.spoke_s.items() if at_s < now_s - FORGET_S]:
             del self.spoke_s[source], self.rows[source]
         for rows in self.rows.values():
-            for row in [row for row, said in rows.items() if said.made_at_s < now_s - FORGET_S]:
+            for row in [row for row, said in rows.items() if said.at_s < now_s - FORGET_S]:
                 del rows[row]
-        for endpoint in [e for e, said in self.down.items() if said.made_at_s < now_s - FORGET_S]:
+        for endpoint in [e for e, said in self.down.items() if said.at_s < now_s - FORGET_S]:
             del self.down[endpoint]
 
     def standings(self, now_s: float) -> dict[str, Standing]:
@@ -124,18 +134,18 @@ class HeardHealth:
 
     def p95_ms(self, plan: Layout) -> Floats:
         """[F, E] p95 as gateways and probes measured it; NaN where too little was."""
-        measured: dict[Row, float] = {
-            row: said.p95_ms for rows in self.rows.values() for row, said in rows.items() if said.p95_ms is not None
-        }
-        out = np.full(plan.may.shape, np.nan)
-        by_row = defaultdict(list)
-        for flow_row, flow in enumerate(plan.flows):
-            by_row[flow.service, flow.class_.name].append(flow_row)
-        for (endpoint, service, class_), p95 in measured.items():
-            column = plan.endpoint_at.get(endpoint)
-            if column is not None:
-                out[by_row[service, class_], column] = p95
-        return out
+        out = np.full((len(plan.law.rows), len(plan.names)), np.nan)
+        column_of, row_of = plan.endpoint_at, plan.law.rows
+        known = [
+            (row_of[service, class_], column_of[endpoint], said.p95_ms)
+            for rows in self.rows.values()
+            for (endpoint, service, class_), said in rows.items()
+            if said.p95_ms is not None and endpoint in column_of and (service, class_) in row_of
+        ]
+        if known:
+            rows, columns, measured = zip(*known, strict=True)
+            out[np.array(rows), np.array(columns)] = measured
+        return out[plan.law_rows]
 
 
 def _steady_ms(before: Said | None, measured_ms: float | None) -> float | None:
@@ -156,58 +166,120 @@ def _first_news_ms(record: EndpointHealth, n: int) -> float | None:
     return record.p95_ms[n] if ttft_p95_ms is None else ttft_p95_ms
 
 
+Lane = tuple[str, float]
+"""(source, length of its slots)"""
+
+
 @dataclass(slots=True)
 class HeardDemand:
-    """Slots by source: start of the slot to arrivals per second by (service, origin, class)."""
+    """Slots by lane: start of the slot to arrivals per second by (service, origin, class)."""
 
-    slots: dict[str, dict[float, dict[Key, float]]] = field(default_factory=dict)
+    slots: dict[Lane, dict[float, dict[Key, float]]] = field(default_factory=dict)
+    _known: tuple[Layout, Floats] | None = None
+    """What `rps` answered last, until another slot is heard or forgotten."""
 
-    def fold(self, record: Demand) -> None:
-        """Take a slot in; a slot may be said again while it grows, the last word holds."""
+    def fold(self, record: Demand, at_s: float) -> None:
+        """Take in a slot that the broker took at `at_s`; it may be said again while it grows, the last word holds."""
         keys = zip(record.service, record.origin, record.class_, strict=True)
-        self.slots.setdefault(record.source, {})[record.at_s] = {
-            key: arrived / record.slot_s for key, arrived in zip(keys, record.arrived, strict=True)
-        }
+        rates = {key: arrived / record.slot_s for key, arrived in zip(keys, record.arrived, strict=True)}
+        # never ahead of the broker's clock: one slot of the future would make all others look old
+        self.slots.setdefault((record.source, record.slot_s), {})[min(record.at_s, at_s)] = rates
+        self._known = None
 
     def advance(self, now_s: float) -> None:
-        """Forget slots that are a minute old."""
-        for slots in self.slots.values():
-            for at_s in [at_s for at_s in slots if at_s < now_s - DEMAND_S]:
+        """Forget slots that ended a minute ago."""
+        for (_, slot_s), slots in self.slots.items():
+            for at_s in [at_s for at_s in slots if at_s + slot_s < now_s - DEMAND_S]:
                 del slots[at_s]
-        for source in [source for source, slots in self.slots.items() if not slots]:
-            del self.slots[source]
+                self._known = None
+        for lane in [lane for lane, slots in self.slots.items() if not slots]:
+            del self.slots[lane]
 
     def rps(self, plan: Layout) -> Floats:
         """[F] demand to have room for: what is usual of late, or the bursts of the last BURST_S where they are higher.
 
-        Usual: of each source an exponential average over its last slots, added up. The newest slot of a source may
+        Usual: of each source an average over time, silence within it included, added up. A source's newest slot may
         still grow and is left out while there are others. The declared demand where nothing at all was heard.
         """
         if not self.slots:
             return plan.expected_rps
-        return np.maximum(self._usual(plan), self._bursts(plan))
+        if self._known is None or self._known[0] is not plan:
+            newest_s = max(max(slots) for slots in self.slots.values())
+            self._known = plan, np.maximum(self._usual(plan, newest_s), self._bursts(plan, newest_s))
+        return self._known[1]
 
-    def _bursts(self, plan: Layout) -> Floats:
-        """[F] the second highest of the last BURST_S slots, all sources together: one odd second is not a burst."""
-        newest = max(max(slots) for slots in self.slots.values())
+    def _bursts(self, plan: Layout, newest_s: float) -> Floats:
+        """[F] the second highest of the last BURST_S seconds, all sources together: one odd second is not a burst."""
         seconds = np.zeros((len(plan.flows), BURST_S))
-        for slots in self.slots.values():
+        for (_, slot_s), slots in self.slots.items():
             for at_s, rates in slots.items():
-                if 0 < (back := round(newest - at_s)) <= BURST_S:
-                    for key, rps in rates.items():
-                        if (row := plan.flow_at.get(key)) is not None:
-                            seconds[row, back - 1] += rps
+                parts = list(_seconds(newest_s - at_s - slot_s, newest_s - at_s))
+                for key, rps in rates.items() if parts else ():
+                    if (row := plan.flow_at.get(key)) is not None:
+                        for back, part in parts:
+                            seconds[row, back] += rps * part
         out: Floats = np.partition(seconds, -2, axis=1)[:, -2]
         return out
 
-    def _usual(self, plan: Layout) -> Floats:
+    def _usual(self, plan: Layout, newest_s: float) -> Floats:
         out = np.zeros(len(plan.flows))
-        for source in sorted(self.slots):
-            slots = self.slots[source]
-            closed = sorted(slots, reverse=True)[1 if len(slots) > 1 else 0 :][:SLOTS]
-            weights = [math.exp(-n / SMOOTH) for n in range(len(closed))]
-            for at_s, weight in zip(closed, weights, strict=True):
-                for key, rps in slots[at_s].items():
+        for lane in sorted(self.slots):
+            for at_s, weight in _weights(sorted(self.slots[lane]), lane[1], newest_s).items():
+                for key, rps in self.slots[lane][at_s].items():
                     if (row := plan.flow_at.get(key)) is not None:
-                        out[row] += rps * weight / sum(weights)
+                        out[row] += rps * weight
         return out
+
+
+def steadied(held: Floats | None, now: Floats) -> Floats:
+    """[F] the demand to decide by, requests/s: what was `held`, or what is heard `now` where that is more than chance.
+
+    It rises sooner than it falls, so that there is rather too much room than too little. A change by a twentieth is
+    always chance; a fall to a quarter never is.
+
+    >>> steadied(np.array([100.0, 100.0, 100.0, 100.0]), np.array([109.0, 111.0, 81.0, 79.0])).tolist()
+    [100.0, 111.0, 100.0, 79.0]
+    """
+    if held is None:
+        return now
+    root = np.sqrt(held)
+    more = now - held > np.maximum(STILL * held, MORE * root)
+    less = held - now > np.minimum(np.maximum(STILL * held, LESS * root), 0.75 * held)
+    return np.where(more | less, now, held)
+
+
+def _seconds(young_s: float, old_s: float) -> Iterator[tuple[int, float]]:
+    """Which of the last BURST_S seconds lie between two ages, and what part of each.
+
+    >>> list(_seconds(0.5, 2.0))
+    [(0, 0.5), (1, 1.0)]
+    """
+    for back in range(max(0, math.floor(young_s)), min(BURST_S, math.ceil(old_s))):
+        yield back, min(old_s, back + 1.0) - max(young_s, float(back))
+
+
+def _weights(starts: list[float], slot_s: float, newest_s: float) -> dict[float, float]:
+    """How much each slot of a lane (`starts` ascending) counts in its average; silence between them counts as none.
+
+    Up to the newest slot, which may still grow; where a source has fallen silent while others speak (`newest_s`), from
+    SILENT_S on its silence counts too. Recent seconds count most; a lane that mostly says nothing is averaged evenly
+    over all that is kept of it, for of its few words the last is no rate.
+    """
+    until_s = starts[-1] if len(starts) > 1 else starts[0] + slot_s
+    until_s = max(until_s, newest_s - SILENT_S - slot_s)
+    since_s = max(starts[0], until_s - USUAL_S)
+    spans = _clipped(starts, slot_s, since_s, until_s)
+    if sum(b - a for a, b in spans.values()) >= DENSE * (until_s - since_s):
+        whole = 1.0 - math.exp((since_s - until_s) / SMOOTH_S)
+        return {
+            at_s: (math.exp((b - until_s) / SMOOTH_S) - math.exp((a - until_s) / SMOOTH_S)) / whole
+            for at_s, (a, b) in spans.items()
+        }
+    evenly = _clipped(starts, slot_s, starts[0], until_s)
+    return {at_s: (b - a) / (until_s - starts[0]) for at_s, (a, b) in evenly.items()}
+
+
+def _clipped(starts: list[float], slot_s: float, since_s: float, until_s: float) -> dict[float, tuple[float, float]]:
+    """The part of each slot between two times, of those that have one."""
+    spans = {at_s: (max(at_s, since_s), min(at_s + slot_s, until_s)) for at_s in starts}
+    return {at_s: (a, b) for at_s, (a, b) in spans.items() if b > a}

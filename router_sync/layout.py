@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -62,6 +62,12 @@ class Layout:
     """[F] demand before anything was measured."""
     kin: Ints
     """[E] endpoints of one number may stand for each other: same provider, region, country and services."""
+    law_rows: Ints
+    """[F] the row of each flow in `law`."""
+    rows_of: dict[str, Ints]
+    """Service to the rows of its flows."""
+    served: dict[str, Ints]
+    """Service to the columns of the endpoints that offer it."""
 
 
 def layout(fleet: Fleet) -> Layout:
@@ -71,6 +77,7 @@ def layout(fleet: Fleet) -> Layout:
     rtt_of = {origin.name: origin.rtt_ms for origin in fleet.origins}
     demand_of = {origin.name: origin.demand_rps for origin in fleet.origins}
     ends = fleet.endpoints
+    law_rows = np.array([law.rows[flow.service, flow.class_.name] for flow in flows], np.intp)
     return Layout(
         fleet=fleet,
         law=law,
@@ -78,7 +85,7 @@ def layout(fleet: Fleet) -> Layout:
         flow_at={flow.key: row for row, flow in enumerate(flows)},
         names=tuple(e.name for e in ends),
         endpoint_at={e.name: column for column, e in enumerate(ends)},
-        may=law.may[[law.rows[flow.service, flow.class_.name] for flow in flows]],
+        may=law.may[law_rows],
         rtt_ms=np.array([[rtt_of[flow.origin][e.region] for e in ends] for flow in flows], np.float64),
         price_usd=np.array([e.price_usd_per_h / 3600.0 / e.capacity_rps for e in ends]),
         capacity_rps=np.array([e.capacity_rps * e.replicas for e in ends]),
@@ -87,7 +94,14 @@ def layout(fleet: Fleet) -> Layout:
         weight=np.array([TIER_WEIGHT[flow.class_.tier] for flow in flows]),
         expected_rps=np.array([demand_of[flow.origin] for flow in flows]),
         kin=_kin(ends),
+        law_rows=law_rows,
+        rows_of={s.name: _where(flow.service == s.name for flow in flows) for s in fleet.services},
+        served={s.name: _where(s.name in e.services for e in ends) for s in fleet.services},
     )
+
+
+def _where(flags: Iterable[bool]) -> Ints:
+    return np.flatnonzero(np.fromiter(flags, np.bool_))
 
 
 def _kin(endpoints: tuple[Endpoint, ...]) -> Ints:

@@ -47,6 +47,13 @@ class Masks:
         row, column = self.rows.get((service, class_)), self.columns.get(endpoint)
         return row is not None and column is not None and bool(self.may[row, column])
 
+    def allowed(self, service: str, class_: str) -> frozenset[str]:
+        """The endpoints that a (service, class) may use; none when it is not known."""
+        row = self.rows.get((service, class_))
+        if row is None:
+            return frozenset()
+        return frozenset(name for name, may in zip(self.columns, self.may[row].tolist(), strict=True) if may)
+
     def why_not(self, service: str, class_: str, endpoint: str) -> str | None:
         """The reason a known pair is forbidden; None when it is allowed."""
         if self.allows(service, class_, endpoint):

@@ -28,6 +28,8 @@ WIDTHS: Final = np.array([0.5, 0.2, 0.15, 0.15])
 CROWDING: Final = np.array([0.0, 0.1, 0.3, 3.0])
 TWIN: Final = 0.1
 """Costs that differ by no more than this share count as equal."""
+LEADERS: Final = 32
+"""Columns that are compared with all others at once, to find their twins."""
 MOVE: Final = 0.1
 LEAST_RPS: Final = 1e-2
 """Demand is at least this, so that a flow nobody uses has a route."""
@@ -60,6 +62,8 @@ class Problem:
     """[F, E] shares in force; None, or a row of zeros: none yet."""
     serial: int = 0
     """Which question this was."""
+    dearest_usd: float | None = None
+    """Of serving one request; None: as `cost_usd` and `crowd_usd` have it. Twins as one price like each by itself."""
 
     @property
     def in_force(self) -> Floats:
@@ -80,9 +84,15 @@ class Problem:
     @property
     def unserved_usd(self) -> Floats:
         """[F] of leaving one request unserved: dearer than any way to serve it."""
-        dearest = np.where(self.open, self.cost_usd + CROWDING[-1] * self.crowd_usd[None, :], 0.0)
-        usd: Floats = UNSERVED * max(1e-3, float(dearest.max(initial=0.0))) * self.weight
+        usd: Floats = UNSERVED * max(1e-3, self.dearest()) * self.weight
         return usd
+
+    def dearest(self) -> float:
+        """What one request costs at most, wherever it is served."""
+        if self.dearest_usd is not None:
+            return self.dearest_usd
+        each = np.where(self.open, self.cost_usd + CROWDING[-1] * self.crowd_usd[None, :], 0.0)
+        return float(each.max(initial=0.0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,12 +138,15 @@ def segments(problem: Problem, load_rps: Floats) -> Floats:
 
 
 def completed(problem: Problem, shares: Floats, least: float = 0.005) -> Floats:
-    """Shares as routes need them: crumbs below `least` swept up, rows adding up to 1.
+    """Shares as routes need them: crumbs swept up, rows adding up to 1.
 
-    A row that was left unserved goes where there is capacity, by capacity: gateways shed, tables never strand. A row
-    of zeros comes back where nothing is open to a flow.
+    Crumbs are shares below `least` of a fair one (the row's sum over those that have a part in it): together they are
+    less than `least` of their row, however many endpoints share it. A row that was left unserved goes where there is
+    capacity, by capacity: gateways shed, tables never strand. A row of zeros comes back where nothing is open to it.
     """
-    swept = np.where((shares >= least) & problem.open, shares, 0.0)
+    kept = np.where(problem.open, shares, 0.0)
+    fair = kept.sum(axis=1, keepdims=True) / np.maximum((kept > 0).sum(axis=1, keepdims=True), 1)
+    swept = np.where(kept >= least * fair, kept, 0.0)
     unserved = swept.sum(axis=1) <= 0
     swept[unserved] = (problem.open * problem.capacity_rps)[unserved]
     total = swept.sum(axis=1, keepdims=True)
@@ -163,58 +176,66 @@ class Merged:
 
     def join(self, shares: Floats) -> Floats:
         """Merged shares of [F, E]; what lay on endpoints without capacity is gone."""
-        out = np.zeros(self.small.cost_usd.shape)
-        for column, group in enumerate(self.group):
-            if group >= 0:
-                out[:, group] += shares[:, column]
-        return out
+        return _summed(shares, self.group, self.small.cost_usd.shape[1])
 
 
 def merged(problem: Problem) -> Merged:
     """`problem` with twins as one; costs are means by capacity, so that both cost the same."""
     group = np.full(len(problem.capacity_rps), -1, np.intp)
-    heads = 0
+    first: list[int] = []
     for members in _twins(problem):
-        group[members] = heads
-        heads += 1
-    weight = np.zeros((len(group), heads))
-    weight[np.flatnonzero(group >= 0), group[group >= 0]] = problem.capacity_rps[group >= 0]
-    capacity = weight.sum(axis=0)
-    part = np.where(group >= 0, problem.capacity_rps / capacity[group] if heads else 0.0, 0.0)
-    mean = weight / np.where(capacity > 0, capacity, 1.0)
-    first = np.array([np.flatnonzero(group == g)[0] for g in range(heads)], np.intp)
+        group[members] = len(first)
+        first.append(int(members[0]))
+    held = group >= 0
+    capacity = _summed(problem.capacity_rps[None], group, len(first))[0]
+    part = np.zeros(len(group))
+    part[held] = problem.capacity_rps[held] / capacity[group[held]]
     small = replace(
         problem,
-        cost_usd=problem.cost_usd @ mean,
+        cost_usd=_summed(problem.cost_usd * part, group, len(first)),
         may=problem.may[:, first],
         capacity_rps=capacity,
-        crowd_usd=problem.crowd_usd @ mean,
+        crowd_usd=_summed((problem.crowd_usd * part)[None], group, len(first))[0],
         most_share=problem.most_share[first],
         kin=problem.kin[first],
-        held=problem.in_force @ (weight > 0),
+        held=_summed(problem.in_force, group, len(first)),
+        dearest_usd=problem.dearest(),
     )
     return Merged(problem, small, group, part)
+
+
+def _summed(values: Floats, group: Ints, groups: int) -> Floats:
+    """[F, groups] the sums of `values` [F, E] by group; what is in none (-1) is left out."""
+    held = np.flatnonzero(group >= 0)
+    out = np.zeros((groups, len(values)))
+    np.add.at(out, group[held], values[:, held].T)
+    return out.T.copy()
 
 
 def _twins(problem: Problem) -> Iterator[Ints]:
     """Columns that are solved as one: same kin, law and limit, and costs within TWIN of the first."""
     alike: dict[tuple[object, ...], list[int]] = {}
+    may = np.ascontiguousarray(problem.may.T)
     for column in np.flatnonzero((problem.capacity_rps > 0) & problem.may.any(axis=0)).tolist():
-        key = int(problem.kin[column]), float(problem.most_share[column]), problem.may[:, column].tobytes()
+        key = int(problem.kin[column]), float(problem.most_share[column]), may[column].tobytes()
         alike.setdefault(key, []).append(column)
     for members in alike.values():
         left = np.array(members, np.intp)
         while left.size:
             near = _near(problem, left)
-            yield left[near]
-            left = left[~near]
+            free = np.ones(len(left), np.bool_)
+            for leader in range(len(near)):
+                if free[leader]:
+                    yield left[near[leader] & free]
+                    free &= ~near[leader]
+            left = left[free]
 
 
 def _near(problem: Problem, columns: Ints) -> Bools:
-    """Which of `columns` cost about as much as the first of them, to every flow and in crowding."""
-    first = columns[0]
-    cost = problem.cost_usd[problem.may[:, first]][:, columns]
-    near = (np.abs(cost - cost[:, :1]) <= TWIN * cost[:, :1]).all(axis=0)
-    crowd = problem.crowd_usd[columns]
-    out: Bools = near & (np.abs(crowd - crowd[0]) <= TWIN * crowd[0])
-    return out
+    """[at most LEADERS, columns] which of `columns` cost about as much as each of the first few of them.
+
+    To every flow, and in crowding.
+    """
+    costs = np.vstack((problem.cost_usd[problem.may[:, columns[0]]][:, columns], problem.crowd_usd[columns]))
+    leaders = costs[:, :LEADERS, None]
+    return np.logical_and.reduce(np.abs(costs[:, None, :] - leaders) <= TWIN * leaders, axis=0)  # type: ignore[no-any-return]

@@ -75,13 +75,22 @@ def situation(
         may=usable,
         capacity_rps=_capacity(plan, standings, usable),
         crowd_usd=priced.crowd_usd,
-        most_share=np.array([_ramp(now_s - back_since_s.get(name, -math.inf)) for name in plan.names]),
+        most_share=_most_share(plan, back_since_s, now_s),
         weight=plan.weight,
         kin=plan.kin,
         held=shares,
     )
     gone = frozenset(name for name, standing in standings.items() if not standing.usable)
     return Situation(plan, standings, gone, priced, p95_ms, problem)
+
+
+def _most_share(plan: Layout, back_since_s: Mapping[str, float], now_s: float) -> Floats:
+    """[E] the share of any flow that each endpoint may get."""
+    most = np.ones(len(plan.names))
+    for name, since_s in back_since_s.items():
+        if name in plan.endpoint_at:
+            most[plan.endpoint_at[name]] = _ramp(now_s - since_s)
+    return most
 
 
 def _ramp(since_s: float) -> float:

@@ -21,13 +21,14 @@ import numpy as np
 from router_sync.explain import considered, explain_change
 from router_sync.fleet import misfits
 from router_sync.greedy import greedy
+from router_sync.heard import steadied
 from router_sync.layout import Floats, Layout
 from router_sync.optimise import solve
 from router_sync.problem import Method, Problem, Solution, completed, objective
 from router_sync.sign import Trust
 from router_sync.situation import RAMP_S, Situation, situation, used
-from router_sync.state import RouterState, known_down, next_number, restored, with_fleet, with_table
-from router_sync.table import DIFFERS, Draft, Number, build, check, damp, differs, moved_share, news
+from router_sync.state import RouterState, known_down, next_number, outdated, restored, with_fleet, with_table
+from router_sync.table import DIFFERS, Draft, Number, build, check, damp, differs, latency_ms, moved_share, news
 from streams import signals
 from streams.contract.errors import TableRefused, shown
 from streams.contract.records import Decision, Demand, EndpointHealth, Fleet, RoutingTable
@@ -38,6 +39,11 @@ WORTH: Final = 0.005
 """Shares in force stay until others cost this much less."""
 SAME: Final = 0.01
 """Inputs that moved by less than this share ask no new question."""
+NOTED: Final = 0.05
+"""Costs that moved by more than this share are asked about at once; by less, every DRIFT_S."""
+DRIFT_S: Final = 10.0
+ASK_S: Final = 0.5
+"""Between two questions: the greedy shares bridge it, and an outage of many is not solved endpoint by endpoint."""
 SETTLE_S: Final = 2.0
 """After its ramp an endpoint is followed this much longer, so that the last step is made too."""
 CALM_S: Final = 5.0
@@ -76,10 +82,14 @@ class Router:
     # ------------------------------------------------------------ heard
 
     def screen(self, state: RouterState, heard: Heard[Any]) -> Iterable[Refusal]:
-        """Refuse fleets that do not fit together, and tables that no trusted key signed."""
+        """Refuse fleets that do not fit together, that are others or older, and tables that no trusted key signed."""
+        fleet = state.plan.fleet if state.plan is not None else None
         for position, record in zip(heard.positions.tolist(), heard.records, strict=True):
             if heard.topic == FLEET.name:
-                yield from (Refusal(position, path, shown(value), why) for path, value, why in misfits(record))
+                old = outdated(fleet, record)
+                wrong = [*misfits(record)] if old is None else [old]
+                yield from (Refusal(position, path, shown(value), why) for path, value, why in wrong)
+                fleet = fleet if wrong else record
             elif heard.topic == ROUTING_TABLE.name and self.trust is not None:
                 message = heard.batch.messages[position]
                 try:
@@ -91,12 +101,12 @@ class Router:
         """Take in fleets, health, demand, and tables for their numbers."""
         state.urgent = False
         state.inputs[f"{heard.topic}/{heard.batch.partition}"] = heard.batch.next_offset
-        for record in heard.records:
+        for record, stamp_s in zip(heard.records, heard.stamps_s.tolist(), strict=True):
             match record:
                 case EndpointHealth():
-                    state.urgent |= state.health.fold(record)
+                    state.urgent |= state.health.fold(record, stamp_s)
                 case Demand():
-                    state.demand.fold(record)
+                    state.demand.fold(record, stamp_s)
                 case Fleet():
                     state.urgent |= with_fleet(state, record)
                 case RoutingTable():
@@ -134,7 +144,7 @@ class Router:
         return state.said if state.said_at_s == now_s else ()
 
     def _situation(self, state: RouterState, plan: Layout, now_s: float) -> Situation:
-        rps = state.demand.rps(plan)
+        rps = state.rps = steadied(state.rps, state.demand.rps(plan))
         state.used_s = used(plan, state.shares, rps, state.used_s, now_s)
         back = state.back_since_s
         return situation(plan, state.health, rps, state.shares, back, self.usd_per_s, now_s, state.used_s)
@@ -170,15 +180,16 @@ class Router:
         """Say the shares in force again with what is known now of latency: at the heartbeat, or when it is news."""
         if state.shares is None or state.stale:
             return
+        draft = _draft(now, state.shares)
+        due = now_s - state.last_at_s >= self.heartbeat_s - 1e-6
+        names = [service.name for service in now.plan.fleet.services]
+        if not due and not any(news(state.last.get(name), latency_ms(draft, name)) for name in names):
+            return
         quiet = sum(standing.verdict == "silent" for standing in now.standings.values())
         reason = "unchanged" if not quiet else f"unchanged; {quiet} endpoints silent, kept as they were"
         number = next_number(state, now_s)
-        draft = _draft(now, state.shares)
-        tables = [build(draft, service.name, number, now_s, self.ttl_s, reason) for service in now.plan.fleet.services]
-        due = now_s - state.last_at_s >= self.heartbeat_s - 1e-6
-        if (due or any(news(state.last.get(t.service), t) for t in tables)) and self._checked(
-            state, now, tables, bounded=True
-        ):
+        tables = [build(draft, n, number, now_s, self.ttl_s, reason, last=state.last.get(n)) for n in names]
+        if self._checked(state, now, tables, bounded=True):
             self._say(state, tables, (), "heartbeat", now_s)
 
     def _tables(
@@ -187,7 +198,8 @@ class Router:
         number = next_number(state, now_s)
         tables = []
         for service in now.plan.fleet.services:
-            table = build(draft, service.name, number, now_s, self.ttl_s, evidence_at_s=evidence_at_s)
+            last = None if state.stale else state.last.get(service.name)
+            table = build(draft, service.name, number, now_s, self.ttl_s, "", evidence_at_s, last)
             old = state.last.get(service.name) or state.heard.get(service.name)
             taken_over = "" if state.number or old is None else "taken over; "
             reason = taken_over + explain_change(old, table, now.standings)
@@ -222,17 +234,20 @@ class Router:
     def question(self, state: RouterState) -> Question | None:
         """The LP over the last situation, when it differs from the one solved last.
 
-        A question that fails is asked again after the next view: its answer never came, so `asked` is what it was.
+        A question that fails is asked again, ASK_S later: its answer never came, so `asked` and `again_at_s` are what
+        they were.
         """
         if state.ask is None:
             return None
-        state.under_way, state.ask = state.ask, None
+        state.under_way, state.ask, state.asked_at_s = state.ask, None, state.ask_at_s
         return Question(solve, (state.under_way,))
 
     def answer(self, state: RouterState, answer: Solution) -> RouterState:
         """The state that knows a solution; whether it is of use, `advance` says."""
         if state.under_way is not None and state.under_way.serial == answer.serial:
             state.asked, state.answer, state.under_way = state.under_way, answer, None
+            if state.asked_at_s >= state.again_at_s:
+                state.again_at_s = math.inf
             if state.ask is not None and _alike(state.ask, state.asked):
                 state.ask = None
         signals.SOLVE_S.labels(answer.method).observe(answer.solve_s)
@@ -279,7 +294,7 @@ def _solved(state: RouterState, now: Situation, held: Floats, now_s: float) -> T
 def _measure(plan: Layout, asked: Problem, solution: Solution) -> None:
     unserved = np.maximum(0.0, 1.0 - solution.shares.sum(axis=1)) * asked.demand_rps
     for service in plan.fleet.services:
-        rows = [row for row, flow in enumerate(plan.flows) if flow.service == service.name]
+        rows = plan.rows_of[service.name]
         signals.GAP.labels(service.name).set(solution.greedy_gap)
         signals.UNSERVED.labels(service.name).set(round(float(unserved[rows].sum()), 6))
 
@@ -328,17 +343,23 @@ def _unserved(problem: Problem, shares: Floats) -> Floats:
 
 def _wonder(state: RouterState, now: Situation, now_s: float) -> None:
     """Ask the LP when the situation has moved since it was asked last, or when only half the way was gone."""
-    if state.shares is None or state.stale:
+    if state.shares is None or state.stale or not _due(state, now.problem, now_s):
         return
-    if state.asked is None or now_s >= state.again_at_s or not _alike(state.asked, now.problem):
-        state.again_at_s = math.inf
-        state.serial += 1
-        state.ask = replace(now.problem, serial=state.serial)
+    state.serial += 1
+    state.ask, state.ask_at_s = replace(now.problem, serial=state.serial), now_s
 
 
-def _alike(one: Problem, other: Problem) -> bool:
-    """Whether two problems differ so little that their answers would not."""
+def _due(state: RouterState, problem: Problem, now_s: float) -> bool:
+    if now_s < state.asked_at_s + ASK_S:
+        return False
+    if state.asked is None or now_s >= state.again_at_s or not _alike(state.asked, problem, NOTED):
+        return True
+    return now_s >= state.asked_at_s + DRIFT_S and not _alike(state.asked, problem)
+
+
+def _alike(one: Problem, other: Problem, cost: float = SAME) -> bool:
+    """Whether two problems differ so little that their answers would not; costs by at most the share `cost`."""
     if not np.array_equal(one.may, other.may):
         return False
-    fields = ("demand_rps", "cost_usd", "capacity_rps", "most_share")
-    return all(np.allclose(getattr(one, name), getattr(other, name), rtol=SAME, atol=1e-12) for name in fields)
+    fields = (("demand_rps", SAME), ("cost_usd", cost), ("capacity_rps", SAME), ("most_share", SAME))
+    return all(np.allclose(getattr(one, name), getattr(other, name), rtol=most, atol=1e-12) for name, most in fields)

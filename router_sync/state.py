@@ -37,6 +37,8 @@ class RouterState:
     stale: bool = True
     """`shares` are not of this plan."""
     moved_at_s: float = -math.inf
+    rps: Floats | None = None
+    """[F] the demand that is decided by."""
     used_s: Floats | None = None
     """[F, E] when each flow last used each endpoint."""
     gone: frozenset[str] = frozenset()
@@ -44,26 +46,55 @@ class RouterState:
     serial: int = 0
     ask: Problem | None = None
     """To be asked."""
+    ask_at_s: float = -math.inf
+    asked_at_s: float = -math.inf
+    """When the question under way, or else the last one, was thought of."""
     under_way: Problem | None = None
     """Being solved."""
     asked: Problem | None = None
     """Answered last."""
     answer: Solution | None = None
     again_at_s: float = math.inf
-    """When to ask again whatever the inputs: shares were damped on their way."""
+    """When to ask again whatever the inputs, until that is answered: shares were damped on their way."""
     urgent: bool = False
     said: tuple[msgspec.Struct, ...] = ()
     said_at_s: float = -1.0
 
 
+Misfit = tuple[str, object, str]
+"""Field, value, reason."""
+
+
+def outdated(held: Fleet | None, fleet: Fleet) -> Misfit | None:
+    """What is wrong with `fleet` where `held` is in force; None: it may follow it.
+
+    One fleet under one topic prefix, and its versions only grow: which record came last is chance.
+    """
+    if held is None:
+        return None
+    if fleet.fleet != held.fleet:
+        return (
+            "fleet",
+            fleet.fleet,
+            f"is not {held.fleet}, which this prefix carries: publish it under a prefix of its own",
+        )
+    if fleet.version < held.version:
+        return "version", fleet.version, f"is older than {held.version}, which is in force: publish a higher version"
+    return None
+
+
 def with_fleet(state: RouterState, fleet: Fleet) -> bool:
-    """Plan for `fleet` from now on, keeping the shares of pairs that are still there; False: it is the same."""
-    if state.plan is not None and state.plan.fleet == fleet:
+    """Plan for `fleet` from now on, keeping the shares of pairs that are still there.
+
+    False: it is the same, or outdated.
+    """
+    held = state.plan.fleet if state.plan is not None else None
+    if held == fleet or outdated(held, fleet) is not None:
         return False
     plan = layout(fleet)
     if state.plan is not None and state.shares is not None:
         state.shares = _carried(state.plan, plan, state.shares)
-    state.plan, state.stale, state.used_s = plan, True, None
+    state.plan, state.stale, state.used_s, state.rps = plan, True, None, None
     state.ask = state.under_way = state.asked = state.answer = None
     return True
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Final
 
 import msgspec
@@ -24,9 +25,13 @@ MOST_MOVED: Final = 0.5
 """Of a route's share, per table, unless law, health or a first table ask for more."""
 DIFFERS: Final = 0.02
 NEWS: Final = 0.1
+NOTHING: Final = 1e-6
+"""Shares up to this are left out, such as the last of what is damped away: rounded they would be none."""
 FALLBACKS: Final = 16
 LEAST_BAD: Final = "every allowed endpoint is down: the least bad stay in"
 NOWHERE: Final = "law leaves no endpoint"
+_DECLARED: Final = ("url", "provider", "region", "zone", "jurisdiction")
+_declared = attrgetter(*_DECLARED)
 _size = msgspec.json.Encoder().encode
 RouteKey = tuple[str, str]
 """(origin, class)"""
@@ -63,11 +68,14 @@ def build(
     ttl_s: float,
     reason: str = "",
     evidence_at_s: float | None = None,
+    last: RoutingTable | None = None,
 ) -> RoutingTable:
-    """The table of `service`, in force from `now_s` for `ttl_s` seconds."""
+    """The table of `service`, in force from `now_s` for `ttl_s` seconds.
+
+    `last`: a table made by the same plan; what is said of an endpoint is taken from there where it is the same.
+    """
     plan = draft.plan
     served = next(s for s in plan.fleet.services if s.name == service)
-    rows = [row for row, flow in enumerate(plan.flows) if flow.service == service]
     return RoutingTable(
         service=service,
         epoch=number.epoch,
@@ -76,31 +84,47 @@ def build(
         expires_at_s=now_s + ttl_s,
         fleet_version=plan.fleet.version,
         default_class=served.default_class,
-        endpoints=tuple(_endpoints(draft, service, rows)),
-        routes=tuple(_route(draft, row) for row in rows),
+        endpoints=tuple(_endpoints(draft, service, last)),
+        routes=tuple(_route(draft, row) for row in plan.rows_of[service].tolist()),
         reason=reason[:2000],
         evidence_at_s=evidence_at_s,
     )
 
 
-def _endpoints(draft: Draft, service: str, rows: list[int]) -> Iterator[TableEndpoint]:
-    slowest = draft.p95_ms[rows].max(axis=0)
-    for column, endpoint in enumerate(draft.plan.fleet.endpoints):
-        if service in endpoint.services:
-            yield TableEndpoint(
-                name=endpoint.name,
-                url=endpoint.url,
-                provider=endpoint.provider,
-                region=endpoint.region,
-                zone=endpoint.zone,
-                jurisdiction=endpoint.jurisdiction,
-                state=_state(endpoint, draft.standings),
-                capacity_rps=endpoint.capacity_rps * endpoint.replicas,
-                concurrency=endpoint.concurrency * endpoint.replicas,
-                cost_usd_per_request=float(draft.plan.price_usd[column]),
-                latency_p95_ms=round(float(slowest[column]), 3),
-                continues=endpoint.continues,
-            )
+def latency_ms(draft: Draft, service: str) -> Floats:
+    """The p95 inside each endpoint that serves `service`, of its slowest flow, as tables say it; in their order."""
+    slowest = draft.p95_ms[draft.plan.rows_of[service]].max(axis=0)
+    out: Floats = np.round(slowest[draft.plan.served[service]], 3)
+    return out
+
+
+def _endpoints(draft: Draft, service: str, last: RoutingTable | None) -> Iterator[TableEndpoint]:
+    columns = draft.plan.served[service].tolist()
+    before = last.endpoints if last is not None else (None,) * len(columns)
+    for column, p95_ms, old in zip(columns, latency_ms(draft, service).tolist(), before, strict=True):
+        endpoint = draft.plan.fleet.endpoints[column]
+        state = _state(endpoint, draft.standings)
+        if old is not None and old.state == state and old.latency_p95_ms == p95_ms:
+            yield old
+        else:
+            yield _endpoint(endpoint, state, float(draft.plan.price_usd[column]), p95_ms)
+
+
+def _endpoint(endpoint: Endpoint, state: EndpointState, price_usd: float, p95_ms: float) -> TableEndpoint:
+    return TableEndpoint(
+        name=endpoint.name,
+        url=endpoint.url,
+        provider=endpoint.provider,
+        region=endpoint.region,
+        zone=endpoint.zone,
+        jurisdiction=endpoint.jurisdiction,
+        state=state,
+        capacity_rps=endpoint.capacity_rps * endpoint.replicas,
+        concurrency=endpoint.concurrency * endpoint.replicas,
+        cost_usd_per_request=price_usd,
+        latency_p95_ms=p95_ms,
+        continues=endpoint.continues,
+    )
 
 
 def _state(endpoint: Endpoint, standings: Mapping[str, Standing]) -> EndpointState:
@@ -111,9 +135,9 @@ def _state(endpoint: Endpoint, standings: Mapping[str, Standing]) -> EndpointSta
 
 def _route(draft: Draft, row: int) -> Route:
     plan, flow = draft.plan, draft.plan.flows[row]
-    chosen = np.flatnonzero(draft.shares[row] > 0).tolist()
-    total = draft.scores.total_usd[row]
-    next_best = [c for c in np.argsort(total, kind="stable").tolist() if draft.usable[row, c]]
+    chosen = np.flatnonzero(draft.shares[row] > NOTHING).tolist()
+    ranked = np.argsort(draft.scores.total_usd[row], kind="stable")
+    next_best = ranked[draft.usable[row, ranked]][:FALLBACKS].tolist()
     return Route(
         origin=flow.origin,
         class_=flow.class_.name,
@@ -121,7 +145,7 @@ def _route(draft: Draft, row: int) -> Route:
         slo_p95_ms=flow.class_.slo_p95_ms,
         endpoints=tuple(plan.names[c] for c in chosen),
         shares=_rounded(draft.shares[row, chosen]),
-        fallbacks=tuple(plan.names[c] for c in next_best[:FALLBACKS]),
+        fallbacks=tuple(plan.names[c] for c in next_best),
         reason=_why(draft, row),
     )
 
@@ -135,11 +159,12 @@ def _why(draft: Draft, row: int) -> str:
 
 
 def _rounded(shares: Floats) -> tuple[float, ...]:
-    """Four digits that still add up to 1."""
-    out = [round(float(share), 4) for share in shares]
+    """Four digits that still add up to 1; seven where shares are small: what is left over must not double one."""
+    digits = 4 if shares.min(initial=1.0) >= 0.05 else 7
+    out = [round(float(share), digits) for share in shares]
     if out:
         largest = out.index(max(out))
-        out[largest] = round(out[largest] + 1.0 - sum(out), 4)
+        out[largest] = round(out[largest] + 1.0 - sum(out), digits)
     return tuple(out)
 
 
@@ -176,12 +201,15 @@ def moves(old: RoutingTable, new: RoutingTable) -> dict[RouteKey, float]:
     return out
 
 
-def news(old: RoutingTable | None, new: RoutingTable) -> bool:
-    """Whether what is known of an endpoint's latency has moved, so that gateways should know before the heartbeat."""
+def news(old: RoutingTable | None, now_ms: Floats) -> bool:
+    """Whether what is known of an endpoint's latency has moved, so that gateways should know before the heartbeat.
+
+    `now_ms` is of the same endpoints, in the table's order.
+    """
     if old is None:
         return True
-    known = {e.name: e.latency_p95_ms for e in old.endpoints}
-    return any(abs(known.get(e.name, 0.0) - e.latency_p95_ms) > NEWS * e.latency_p95_ms for e in new.endpoints)
+    said = np.array([e.latency_p95_ms for e in old.endpoints])
+    return bool((np.abs(said - now_ms) > NEWS * now_ms).any())
 
 
 def differs(old: RoutingTable | None, new: RoutingTable, by: float = DIFFERS) -> bool:
@@ -239,11 +267,9 @@ def _check_endpoints(table: RoutingTable, fleet: Fleet) -> dict[str, EndpointSta
     for n, endpoint in enumerate(table.endpoints):
         if endpoint.name not in known:
             raise TableRefused(f"endpoints[{n}].name", endpoint.name, f"serves no {table.service} in the fleet")
-        told = known[endpoint.name]
-        for field in ("url", "provider", "region", "zone", "jurisdiction"):
-            if getattr(endpoint, field) != getattr(told, field):
-                where, value = f"endpoints[{n}].{field}", getattr(endpoint, field)
-                raise TableRefused(where, value, f"the fleet says {getattr(told, field)} of {endpoint.name}")
+        for field, value, told in zip(_DECLARED, _declared(endpoint), _declared(known[endpoint.name]), strict=True):
+            if value != told:
+                raise TableRefused(f"endpoints[{n}].{field}", value, f"the fleet says {told} of {endpoint.name}")
         if endpoint.name in state_of:
             raise TableRefused(f"endpoints[{n}].name", endpoint.name, "is there twice")
         state_of[endpoint.name] = endpoint.state
@@ -257,7 +283,8 @@ def _check_route(route: Route, service: str, law: Masks, state_of: Mapping[str, 
             raise TableRefused(at, name, "is not among the table's endpoints")
         if not law.allows(service, route.class_, name):
             raise TableRefused(at, name, f"is forbidden: {law.why_not(service, route.class_, name)}")
-    allowed = [name for name in state_of if law.allows(service, route.class_, name)]
+    lawful = law.allowed(service, route.class_)
+    allowed = [name for name in state_of if name in lawful]
     if not route.endpoints and allowed:
         raise TableRefused(at, (), f"is empty although {len(allowed)} endpoints are allowed")
     if route.endpoints and not _adds_up(route):

@@ -1,6 +1,7 @@
 """Arrivals of all gateways summed per slot, service, origin and class.
 
-A slot is spoken of again for as long as it may still grow (the allowed lateness); the router takes the last word.
+A slot is spoken of again for as long as it may still grow (the allowed lateness); the router takes the last word. What
+comes after that is counted as late.
 """
 
 from __future__ import annotations
@@ -9,13 +10,15 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from math import floor
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
 from streams import signals
 from streams.contract.errors import shown
 from streams.contract.records import Arrivals, Demand
+from streams.contract.topics import ARRIVALS, FLEET
+from streams.known import Known, latest, misfits
 from streams.names import Names
 from streams.runtime.step import Heard, Refusal
 from streams.seen import Seen
@@ -27,6 +30,10 @@ GATEWAYS: Final = 512
 KEYS: Final = 2000
 """(service, origin, class) a slot keeps apart: a record stays well under the size of a message."""
 FORGET_S: Final = 900.0
+LENGTHS_S: Final = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+"""Slots may be this long: few lengths, so that gateways share slots, and short ones, so that a slot is said whole."""
+_LENGTHS: Final = ", ".join(f"{length_s:g}" for length_s in LENGTHS_S)
+_FIT_MOST: Final = 10 * KEYS
 _COUNT: Final = 2**53
 _FIT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:/@+-]*")
 
@@ -42,11 +49,19 @@ class DemandState:
     heard_s: dict[str, float] = field(default_factory=dict)
     """Gateway to when it was last heard."""
     expired_s: float = float("-inf")
-    """Slots that begin before this are gone, and do not come back half empty."""
+    """Slots that end by then are gone, and do not come back half empty."""
+    newest_s: float = float("-inf")
+    """The end of the newest slot heard."""
+    fleet: Known | None = None
+    """None until a fleet was heard: then nobody is unknown yet."""
+    fit: set[Key] = field(default_factory=set)
+    """What was judged and may be summed."""
+    overflowed: bool = False
+    """Whether it was said that a slot was full."""
 
 
 class DemandStage:
-    """The stage: arrivals in, demand out."""
+    """The stage: arrivals and the fleet in, demand out."""
 
     def __init__(self, *, keep_s: float = 60.0, lateness_s: float = 5.0) -> None:
         self.keep_s, self.lateness_s = keep_s, lateness_s
@@ -55,18 +70,25 @@ class DemandStage:
         """Nobody was heard."""
         return DemandState()
 
-    def screen(self, state: DemandState, heard: Heard[Arrivals]) -> Iterable[Refusal]:
-        """Refuse names that are not fit for labels, and gateways and columns beyond what a partition keeps apart."""
+    def screen(self, state: DemandState, heard: Heard[Any]) -> Iterable[Refusal]:
+        """Refuse what the fleet does not know, names that are not fit for labels, slots of odd lengths, gateways beyond
+        what a partition keeps apart, and fleets that may not follow the one in force.
+        """
+        if heard.topic == FLEET.name:
+            yield from misfits(state.fleet, heard)
+            return
         gateways = set(state.gateways.known)
         for position, arrivals in zip(heard.positions.tolist(), heard.records, strict=True):
-            if (wrong := _wrong(arrivals, gateways)) is not None:
+            if (wrong := _wrong(state, arrivals, gateways)) is not None:
                 field_, value, reason = wrong
                 yield Refusal(position, field_, shown(value), reason)
             else:
                 gateways.add(arrivals.gateway)
 
-    def fold(self, state: DemandState, heard: Heard[Arrivals]) -> DemandState:
-        """Add slots of gateways; duplicates are counted and left out."""
+    def fold(self, state: DemandState, heard: Heard[Any]) -> DemandState:
+        """Add slots of gateways; duplicates and what is too late are counted and left out."""
+        if heard.topic == FLEET.name:
+            return _with_fleet(state, latest(heard.records))
         state.source = f"{heard.topic}/{heard.batch.partition}"
         said = heard.records
         again = state.seen.fold(
@@ -79,13 +101,13 @@ class DemandStage:
             state.heard_s[arrivals.gateway] = max(state.heard_s.get(arrivals.gateway, 0.0), stamp_s)
             if not repeated:
                 # never ahead of the broker's clock: one fast clock must not make all others' slots look old
-                _add(state, arrivals, min(arrivals.at_s, stamp_s))
+                _add(state, arrivals, min(arrivals.at_s, stamp_s), self.lateness_s)
         return state
 
     def advance(self, state: DemandState, now_s: float) -> DemandState:
         """Forget slots older than `keep_s`, and gateways unheard for a quarter of an hour."""
         state.expired_s = max(state.expired_s, now_s - self.keep_s)
-        for slot in [s for s in state.slots if s[0] < state.expired_s]:
+        for slot in [s for s in state.slots if sum(s) <= state.expired_s]:
             del state.slots[slot]
         gone = [name for name, heard_s in state.heard_s.items() if heard_s < now_s - FORGET_S]
         if gone:
@@ -102,9 +124,9 @@ class DemandStage:
 
     def view(self, state: DemandState, now_s: float) -> Iterable[Demand]:
         """The slots that may still grow, and the newest in any case; oldest first, one record a slot."""
-        newest_s = max((at_s for at_s, _ in state.slots), default=0.0)
+        newest_s = max(map(sum, state.slots), default=0.0)
         for (at_s, slot_s), sums in sorted(state.slots.items()):
-            if at_s >= newest_s - self.lateness_s:
+            if at_s + slot_s >= newest_s - self.lateness_s:
                 yield _demand(state.source, at_s, slot_s, sums)
 
 
@@ -126,10 +148,14 @@ def _demand(source: str, at_s: float, slot_s: float, sums: dict[Key, Sums]) -> D
     )
 
 
-def _add(state: DemandState, arrivals: Arrivals, at_s: float) -> None:
+def _add(state: DemandState, arrivals: Arrivals, at_s: float, lateness_s: float) -> None:
     # by the slot's number: a remainder would leave starts of one slot that differ in their last digit
     at_s = floor(at_s / arrivals.slot_s) * arrivals.slot_s
-    if at_s < state.expired_s or not arrivals.service:
+    end_s = at_s + arrivals.slot_s
+    if end_s <= state.expired_s or end_s < state.newest_s - lateness_s:
+        signals.LATE.inc(sum(arrivals.arrived))
+    state.newest_s = max(state.newest_s, end_s)
+    if end_s <= state.expired_s or not arrivals.service:
         return
     slot = state.slots.setdefault((at_s, arrivals.slot_s), {})
     columns = (arrivals.service, arrivals.class_, arrivals.arrived, arrivals.admitted, arrivals.shed, arrivals.failed)
@@ -139,17 +165,70 @@ def _add(state: DemandState, arrivals: Arrivals, at_s: float) -> None:
             arrived, admitted, shed, failed = slot.get(key, (0, 0, 0, 0))
             sums = (arrived + counts[0], admitted + counts[1], shed + counts[2], failed + counts[3])
             slot[key] = tuple(min(n, _COUNT) for n in sums)
+        else:
+            _overflow(state, key, at_s)
 
 
-def _wrong(arrivals: Arrivals, gateways: set[str]) -> tuple[str, object, str] | None:
+def _overflow(state: DemandState, key: Key, at_s: float) -> None:
+    """Count what a full slot has no room for; say so once."""
+    signals.REFUSED.labels("demand", ARRIVALS.name).inc()
+    if not state.overflowed:
+        state.overflowed = True
+        signals.event("demand_slot_full", "warning", source=state.source, at_s=at_s, keys=KEYS, left_out="/".join(key))
+
+
+def _with_fleet(state: DemandState, fleet: Known) -> DemandState:
+    """Know `fleet`; what it does not know would be refused now, and must not stay because it came before."""
+    state.fleet = fleet
+    state.fit.clear()
+    for at, sums in list(state.slots.items()):
+        left = {key: counts for key, counts in sums.items() if _unknown(fleet, key) is None}
+        if left:
+            state.slots[at] = left
+        else:
+            del state.slots[at]
+    return state
+
+
+def _wrong(state: DemandState, arrivals: Arrivals, gateways: set[str]) -> tuple[str, object, str] | None:
     """(field, value, reason) of what is wrong, None when nothing is."""
-    named = (("gateway", (arrivals.gateway,)), ("origin", (arrivals.origin,)), ("service", arrivals.service))
-    for field_, names in (*named, ("class", arrivals.class_)):
-        for name in names:
-            if not _FIT.fullmatch(name):
-                return field_, name, "has to begin with a letter or digit, and may hold those and _ . : / @ + -"
+    if arrivals.gateway not in gateways:
+        if (wrong := _unfit(gateway=arrivals.gateway)) is not None:
+            return wrong
+        if len(gateways) >= GATEWAYS:
+            return "gateway", arrivals.gateway, f"is one more than the {GATEWAYS} gateways a partition keeps apart"
+    if arrivals.slot_s not in LENGTHS_S:
+        return "slot_s", arrivals.slot_s, f"is no length that slots may have: name one of {_LENGTHS}"
     if len(arrivals.service) > KEYS:
         return "service", len(arrivals.service), f"has more rows than the {KEYS} a slot keeps apart"
-    if arrivals.gateway not in gateways and len(gateways) >= GATEWAYS:
-        return "gateway", arrivals.gateway, f"is one more than the {GATEWAYS} gateways a partition keeps apart"
+    for service, class_ in zip(arrivals.service, arrivals.class_, strict=True):
+        key = (service, arrivals.origin, class_)
+        if key not in state.fit:
+            if (wrong := _unfit_key(state.fleet, key)) is not None:
+                return wrong
+            if len(state.fit) < _FIT_MOST:
+                state.fit.add(key)
+    return _unfit(origin=arrivals.origin) if not arrivals.service else None
+
+
+def _unfit_key(fleet: Known | None, key: Key) -> tuple[str, str, str] | None:
+    service, origin, class_ = key
+    return _unknown(fleet, key) if fleet else _unfit(origin=origin, service=service, class_=class_)
+
+
+def _unknown(fleet: Known, key: Key) -> tuple[str, str, str] | None:
+    service, origin, class_ = key
+    if origin not in fleet.origins:
+        return "origin", origin, "is no origin of the fleet: add it to tradewind.yaml, or mend the gateway's setting"
+    if service not in fleet.classes:
+        return "service", service, "is no service of the fleet: add it to tradewind.yaml, or mend the gateway"
+    if class_ not in fleet.classes[service]:
+        return "class", class_, f"is no class of {service}: name one of {', '.join(fleet.classes[service])}"
+    return None
+
+
+def _unfit(**names: str) -> tuple[str, str, str] | None:
+    for field_, name in names.items():
+        if not _FIT.fullmatch(name):
+            return field_.rstrip("_"), name, "has to begin with a letter or digit, and may hold those and _ . : / @ + -"
     return None

@@ -22,9 +22,9 @@ def steps(settings: Settings) -> tuple[Step, ...]:
         ),
         Step(
             name="demand",
-            reads=(Reads(topics.ARRIVALS, memory),),
+            reads=(Reads(topics.ARRIVALS, memory), Reads(topics.FLEET, Earliest(), everyone=True)),
             writes=(topics.DEMAND, topics.DEAD_LETTERS),
-            stage=DemandStage(keep_s=settings.window_s),
+            stage=DemandStage(keep_s=settings.window_s, lateness_s=settings.lateness_s),
             every_s=settings.tick_s,
         ),
     )

@@ -24,10 +24,11 @@ from numpy.typing import NDArray
 from streams import signals
 from streams.contract.errors import shown
 from streams.contract.keys import partition_of
-from streams.contract.records import Buckets, EndpointHealth, EndpointMetrics, ErrorKind, Fleet
+from streams.contract.records import Buckets, EndpointHealth, EndpointMetrics, ErrorKind
 from streams.contract.topics import FLEET
 from streams.evidence import FRESH_S, Evidence, LastWord, newest
-from streams.health_view import KINDS, Picture
+from streams.health_view import KINDS, Picture, leave, tell
+from streams.known import Known, latest, misfits
 from streams.names import Names, grown
 from streams.runtime.step import Heard, Refusal
 from streams.seen import Seen, Watermarks
@@ -58,8 +59,8 @@ class HealthState:
 
     window_s: int
     source: str = "unheard"
-    fleet: dict[str, dict[str, tuple[str, ...]]] | None = None
-    """Endpoint to its services and their classes; None until a fleet was heard: then nobody is unknown yet."""
+    fleet: Known | None = None
+    """None until a fleet was heard: then nobody is unknown yet."""
     fit: set[Row] = field(default_factory=set)
     """Rows that were judged and may be folded."""
     rows: Names[Row] = field(default_factory=Names)
@@ -114,11 +115,13 @@ class Health:
         return HealthState(self.window_s)
 
     def screen(self, state: HealthState, heard: Heard[Any]) -> Iterable[Refusal]:
-        """Refuse what the fleet does not know, names that are not fit for labels, and records on the wrong partition.
+        """Refuse what the fleet does not know, names that are not fit for labels, records on the wrong partition, and
+        fleets that may not follow the one in force.
 
         Only what was not met before is looked at: who has a row was judged when it was new, and again with each fleet.
         """
         if heard.topic == FLEET.name:
+            yield from misfits(state.fleet, heard)
             return
         if all(met is not None for met in _met(state, heard)):
             return
@@ -132,7 +135,7 @@ class Health:
     def fold(self, state: HealthState, heard: Heard[Any]) -> HealthState:
         """Add records to window, tally and evidence; duplicates and what is too late are counted and left out."""
         if heard.topic == FLEET.name:
-            return _with_fleet(state, heard.records[-1])
+            return _with_fleet(state, latest(heard.records))
         state.source = f"{heard.topic}/{heard.batch.partition}"
         state.urgent = False
         fresh = self._fresh(state, heard)
@@ -187,9 +190,14 @@ class Health:
         taken = state.rows.taken()
         if taken:
             picture = Picture(state, taken, now_s)
+            tell(picture)
             parts = -(-len(taken) // ROWS_A_RECORD)
             for part in range(parts):
                 yield picture.record(slice(part * ROWS_A_RECORD, (part + 1) * ROWS_A_RECORD), part, parts)
+
+    def leave(self, state: HealthState) -> None:
+        """Another worker counts the endpoints of this partition from now on."""
+        leave(state)
 
 
 # ---------------------------------------------------------------- fold
@@ -340,18 +348,14 @@ def _fold_evidence(state: HealthState, said: _Said) -> None:
         state.down[touched] = down
 
 
-def _with_fleet(state: HealthState, fleet: Fleet) -> HealthState:
-    classes = {s.name: tuple(c.name for c in s.classes) for s in fleet.services}
-    state.fleet = {e.name: {s: classes[s] for s in e.services if s in classes} for e in fleet.endpoints}
+def _with_fleet(state: HealthState, fleet: Known) -> HealthState:
+    state.fleet = fleet
     state.fit.clear()
     state.urgent = False
     # what this fleet does not know would be refused now: it must not stay because it came before the fleet did
-    _drop(state, [row for row, (end, service, c) in state.rows.taken() if c not in _classes(state.fleet, end, service)])
+    gone = [row for row, (e, service, c) in state.rows.taken() if c not in fleet.endpoints.get(e, {}).get(service, ())]
+    _drop(state, gone)
     return state
-
-
-def _classes(fleet: dict[str, dict[str, tuple[str, ...]]], endpoint: str, service: str) -> tuple[str, ...]:
-    return fleet.get(endpoint, {}).get(service, ())
 
 
 def _cells(heard: Heard[EndpointMetrics]) -> tuple[tuple[Any, ...], ...]:
@@ -427,9 +431,9 @@ class _Judge:
     def _row(self, endpoint: str, service: str, class_: str) -> tuple[str, str, str] | None:
         if partition_of(endpoint, self.partitions) != self.partition:
             return "endpoint", endpoint, "lies on another partition than its key: set the producer to murmur2"
-        known = self.state.fleet
-        if known is None:
+        if self.state.fleet is None:
             return _unfit(endpoint=endpoint, service=service, class_=class_)
+        known = self.state.fleet.endpoints
         if endpoint not in known:
             return "endpoint", endpoint, "is not in the fleet: add it to tradewind.yaml, or stop its collector"
         if service not in known[endpoint]:

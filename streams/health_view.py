@@ -9,12 +9,15 @@ up         none of these
 
 from __future__ import annotations
 
+import contextlib
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from streams import signals
 from streams.contract.records import HARD_ERRORS, EndpointHealth, ErrorKind, Verdict
 from streams.evidence import FRESH_S
 
@@ -25,7 +28,7 @@ KINDS: Final[tuple[ErrorKind, ...]] = get_args(ErrorKind)
 _HARD: Final = np.array([k in HARD_ERRORS for k in KINDS])
 _RATED: Final = np.array([k != "client_4xx" for k in KINDS])
 RATE_S: Final = 10
-"""Success rates look back this far."""
+"""Rates look back this far."""
 ENOUGH: Final = 20
 """Requests that a success rate needs to mean something."""
 _COUNT: Final = 2**53
@@ -46,6 +49,8 @@ class Picture:
         self.names = [name for _, name in taken]
         rows = self.rows = np.array([row for row, _ in taken], np.intp)
         ends = self.ends = state.end_of[rows]
+        recent = state.tally.total(len(state.rows), _rated_from(now_s))[rows]
+        self.rps = recent[:, 0] / (now_s - _rated_from(now_s))
         self.totals = np.minimum(state.tally.total(len(state.rows))[rows], _COUNT)
         self.values = state.latency.quantiles((0.5, 0.95, 0.99), rows)
         self.ttft = state.ttft.quantiles((0.95,), rows)[:, 0]
@@ -55,7 +60,7 @@ class Picture:
         self.in_flight = np.minimum(state.in_flight.total(len(state.rows), since_s)[rows], _COUNT)
         self.queue = np.where(state.queue_s[rows] >= since_s, state.queue[rows], np.nan)
         self.first_error_s = state.evidence.first_error(len(state.ends), now_s)[ends]
-        special = verdicts(state, rows, now_s)
+        special = verdicts(state, rows, now_s, recent)
         self.judged = [special.get(end, _UP) for end in ends.tolist()]
 
     def record(self, part: slice, number: int, parts: int) -> EndpointHealth:
@@ -75,7 +80,7 @@ class Picture:
             verdict=tuple(verdict for verdict, _ in judged),
             reason=tuple(reason for _, reason in judged),
             observations=tuple(self.counts[part].tolist()),
-            rps=tuple(np.minimum(np.round(totals[:, 0] / state.window_s, 4), _AMOUNT).tolist()),
+            rps=tuple(np.minimum(np.round(self.rps[part], 4), _AMOUNT).tolist()),
             p50_ms=_known(p50),
             p95_ms=_known(p95),
             p99_ms=_known(p99),
@@ -91,11 +96,29 @@ class Picture:
         )
 
 
-def verdicts(state: HealthState, rows: NDArray[np.intp], now_s: float) -> dict[int, Judged]:
-    """Verdict and reason by endpoint row; those that are up, which most are, are left out."""
+def tell(picture: Picture) -> None:
+    """Set the gauge of this partition's endpoints by verdict."""
+    verdict_of = dict(zip(picture.ends.tolist(), (verdict for verdict, _ in picture.judged), strict=True))
+    counts = Counter(verdict_of.values())
+    for verdict in get_args(Verdict):
+        signals.VERDICTS.labels(verdict, picture.state.source).set(counts[verdict])
+
+
+def leave(state: HealthState) -> None:
+    """Take this partition's endpoints out of the gauge."""
+    for verdict in get_args(Verdict):
+        with contextlib.suppress(KeyError):  # never told
+            signals.VERDICTS.remove(verdict, state.source)
+
+
+def verdicts(state: HealthState, rows: NDArray[np.intp], now_s: float, recent_rows: Sums) -> dict[int, Judged]:
+    """Verdict and reason by endpoint row; those that are up, which most are, are left out.
+
+    `recent_rows`: requests and errors by kind of the last RATE_S, by row.
+    """
     ends = len(state.ends)
     accusers, defenders = state.evidence.judge(ends, now_s)
-    recent = _by_endpoint(state, rows, now_s)
+    recent = _by_endpoint(state, rows, recent_rows)
     rated, hard = recent[:, 1:][:, _RATED].sum(axis=1), recent[:, 1:][:, _HARD].sum(axis=1)
     failing = (recent[:, 0] >= ENOUGH) & (rated > 0.2 * recent[:, 0])
     tried_s = state.tried_s[:ends]
@@ -117,9 +140,13 @@ def verdicts(state: HealthState, rows: NDArray[np.intp], now_s: float) -> dict[i
     return found
 
 
-def _by_endpoint(state: HealthState, rows: NDArray[np.intp], now_s: float) -> Sums:
-    """Requests and errors by kind of the last RATE_S, by endpoint row."""
-    recent = state.tally.total(len(state.rows), int(now_s) - RATE_S + 1)[rows]
+def _rated_from(now_s: float) -> int:
+    """The first of the seconds that rates look at; the one that has just begun is among them."""
+    return int(now_s) - RATE_S + 1
+
+
+def _by_endpoint(state: HealthState, rows: NDArray[np.intp], recent: Sums) -> Sums:
+    """`recent` of rows added up by endpoint row."""
     found = np.zeros((len(state.ends), recent.shape[1]), np.int64)
     for column in np.flatnonzero(recent.any(axis=0)):
         np.add.at(found[:, column], state.end_of[rows], recent[:, column])

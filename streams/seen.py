@@ -13,8 +13,13 @@ from numpy.typing import NDArray
 
 from streams.names import grown
 
-REMEMBERED: Final = 4096
-"""Records remembered per observer and partition; an older repeat is caught by its lateness."""
+REMEMBERED: Final = 16384
+"""Records remembered per observer and partition, counted over all that the observer sends (128 KiB each).
+
+With the usual lateness of 5 s that is all that is not too late of an observer that sends up to 3,276 records a second
+(a record may hold 10,000 observations). Of one that sends more, or with a longer lateness, a repeat of something older
+counts twice.
+"""
 _ODD: Final = np.uint64(0x9E3779B97F4A7C15)
 
 Ints = NDArray[np.intp]

@@ -6,12 +6,14 @@ What an operator sets comes from flags, then TRADEWIND_… variables, then defau
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from streams.contract.errors import BadSetting
@@ -22,7 +24,7 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 class Settings(BaseSettings):
     """Everything an operator may set, with its range. Variables are TRADEWIND_ and the name in capitals."""
 
-    model_config = SettingsConfigDict(env_prefix="TRADEWIND_", frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(env_prefix="TRADEWIND_", frozen=True, extra="forbid", validate_default=True)
 
     bootstrap_servers: str = Field("127.0.0.1:19092", min_length=1)
     topic_prefix: str = Field("tradewind", pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=64)
@@ -43,7 +45,24 @@ class Settings(BaseSettings):
     state_dir: Path = Path(".tradewind")
     host: str = "127.0.0.1"
     log_level: LogLevel = "info"
-    kafka_password: SecretStr | None = None
+
+    @field_validator("heartbeat_s")
+    @classmethod
+    def _beats_twice_a_session(cls, heartbeat_s: float, info: ValidationInfo) -> float:
+        most_s = info.data.get("session_timeout_s", math.inf) / 2
+        return _below(heartbeat_s, most_s, "half of session_timeout_s: one lost heartbeat must not end a membership")
+
+    @field_validator("table_heartbeat_s")
+    @classmethod
+    def _beats_twice_a_table(cls, heartbeat_s: float, info: ValidationInfo) -> float:
+        most_s = info.data.get("table_ttl_s", math.inf) / 2
+        return _below(heartbeat_s, most_s, "half of table_ttl_s: one lost heartbeat must not let a table expire")
+
+
+def _below(value_s: float, most_s: float, what: str) -> float:
+    if value_s >= most_s:
+        raise PydanticCustomError("below", "has to be below {most_s}, {what}", {"most_s": f"{most_s:g}", "what": what})
+    return value_s
 
 
 def load(**flags: Any) -> Settings:

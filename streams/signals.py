@@ -52,7 +52,7 @@ SEND_FAILED: Final = _counter("send_failed_total", "Messages the broker did not 
 # heard
 LATE: Final = _counter("observations_late_total", "Observations beyond the allowed lateness.")
 DUPLICATES: Final = _counter("records_duplicate_total", "Records seen before by (observer, boot, seq).")
-VERDICTS: Final = _gauge("endpoints", "Endpoints by verdict.", "verdict")
+VERDICTS: Final = _gauge("endpoints", "Endpoints by verdict, as of their partition.", "verdict", "source")
 
 # decided
 TABLES: Final = _counter("tables_published_total", "Routing tables published.", "service", "why")

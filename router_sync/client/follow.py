@@ -20,7 +20,7 @@ from router_sync.client.shelf import Found, Shelf
 from router_sync.sign import Trust
 from streams import signals
 from streams.contract.errors import TableRefused
-from streams.contract.records import Route, RoutingTable
+from streams.contract.records import Name, Route, RoutingTable
 from streams.contract.topics import MAX_VALUE_BYTES
 
 AHEAD_S: Final = 5.0
@@ -67,7 +67,7 @@ class Follower:
 
     def offer(self, found: Found, now_s: float) -> RoutingTable | None:
         """The table when it was adopted; None when it was refused (and counted), or is in force already."""
-        service = found.key.decode("utf-8", "replace")
+        service = _service(found.key)
         now_held = self.held.get(service)
         if now_held is not None and now_held.found.value == found.value:
             return None
@@ -76,12 +76,20 @@ class Follower:
             _check_times(table, now_s)
             _check_grows(table, now_held)
         except TableRefused as refusal:
-            self._refuse(service, refusal)
+            self._refuse(self.counted_as(found.key), refusal)
             return None
         self._take(Held(table, kid, now_s, found))
         if self._shelf is not None:
             self._shelf.put(table.service, found)
         return table
+
+    def counted_as(self, key: bytes) -> str:
+        """The service under which refusals of records with this `key` are counted: its own, or "other" where the key
+        is no service's name or a thousand names have been refused already."""
+        service = _service(key)
+        if service in self.refused or service in self.held:
+            return service
+        return service if len(self.refused) < _SERVICES and _is_name(service) else _OTHERS
 
     def _again(self, found: Found, now_s: float) -> RoutingTable | None:
         try:
@@ -109,14 +117,25 @@ class Follower:
 
     def _refuse(self, service: str, refusal: TableRefused) -> None:
         reason = refusal.field.partition(".")[0]
-        known = service in self.refused or service in self.held or len(self.refused) < _SERVICES
-        counts = self.refused[service if known else _OTHERS]
+        counts = self.refused[service]
         counts[reason] = counts.get(reason, 0) + 1
         signals.TABLES_REFUSED.labels(reason).inc()
         if counts[reason].bit_count() == 1:  # 1, 2, 4, 8 …: a flood is counted, not logged
             signals.event(
                 "table_refused", "warning", service=service[:128], reason=reason, why=str(refusal), count=counts[reason]
             )
+
+
+def _service(key: bytes) -> str:
+    return key.decode("utf-8", "replace")
+
+
+def _is_name(service: str) -> bool:
+    try:
+        msgspec.convert(service, Name)
+    except msgspec.ValidationError:
+        return False
+    return True
 
 
 def _decoded(value: bytes) -> RoutingTable:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import tempfile
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
@@ -45,13 +47,34 @@ def unpack(content: bytes) -> Found:
 
 
 class Shelf:
-    """A folder with one file per service. Several processes may share it: each write is whole, the last one stays."""
+    """A folder with one file per service. Several processes may share it: each write is whole, the last one stays.
+
+    A thread of its own writes: a disk may take its time, and who follows tables also answers requests.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._waiting: dict[str, Found] = {}
+        self._lock = threading.Lock()
+        self._writer = ThreadPoolExecutor(1, "tradewind-shelf")
 
     def put(self, service: str, found: Found) -> None:
-        """Keep `found` for `service`. A full or read-only disk is an event: the table is in force anyway."""
+        """Keep `found` for `service`, soon; of several that wait, the last. A full or read-only disk is an event."""
+        with self._lock:
+            waits, self._waiting[service] = service in self._waiting, found
+        if not waits:
+            self._writer.submit(self._write_last, service)
+
+    def settle(self) -> None:
+        """Come back when all that was put is on disk, or cannot be."""
+        self._writer.submit(lambda: None).result()
+
+    def _write_last(self, service: str) -> None:
+        with self._lock:
+            found = self._waiting.pop(service)
+        self._write(service, found)
+
+    def _write(self, service: str, found: Found) -> None:
         try:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             handle, draft = tempfile.mkstemp(prefix=".draft.", dir=self.folder)  # mkstemp makes it 0600
@@ -60,7 +83,7 @@ class Shelf:
                 file.flush()
                 os.fsync(file.fileno())
             Path(draft).replace(self._path(service))
-        except OSError as error:
+        except (OSError, ValueError) as error:
             signals.event("table_not_kept", "warning", service=service, folder=str(self.folder), reason=str(error))
 
     def all(self) -> Iterator[Found]:

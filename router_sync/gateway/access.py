@@ -56,7 +56,8 @@ class Access:
                 return ANONYMOUS
             raise Refusal(401, "missing_api_key", "Send an API key: Authorization: Bearer KEY.")
         # a digest is looked up, so that timing tells nothing of the key
-        caller = self._callers.get(hashlib.sha256(key.encode()).digest())
+        # bytes that are no UTF-8 come as surrogates: they are somebody's wrong key, not our mistake
+        caller = self._callers.get(hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest())
         if caller is None:
             raise Refusal(401, "invalid_api_key", "This API key is not known here.")
         return caller
@@ -67,7 +68,7 @@ def class_of(caller: Caller, headers: CIMultiDictProxy[str], default_class: str,
 
     Raises Refusal 403 when he asks for a class that is not his, or has none that this service has a route for.
     """
-    his = caller.classes or (default_class,)
+    his = _classes(caller, default_class)
     wanted = headers.get(CLASS_HEADER)
     if wanted is not None and wanted not in his:
         raise Refusal(403, "class_not_allowed", f"This key may not use the class {wanted[:64]!r}.", param=CLASS_HEADER)
@@ -75,6 +76,15 @@ def class_of(caller: Caller, headers: CIMultiDictProxy[str], default_class: str,
         if serves(class_):
             return class_
     raise Refusal(403, "class_not_served", f"No route for {', '.join(his)} here: ask for another model, or elsewhere.")
+
+
+def may_use(caller: Caller, default_class: str, serves: Callable[[str], bool]) -> bool:
+    """Whether `class_of` would find him a class."""
+    return any(map(serves, _classes(caller, default_class)))
+
+
+def _classes(caller: Caller, default_class: str) -> tuple[str, ...]:
+    return caller.classes or (default_class,)
 
 
 def load_access(path: Path | None, *, anonymous: bool) -> Access:

@@ -8,7 +8,8 @@ from typing import Final
 
 import msgspec
 from aiohttp import web
-from multidict import CIMultiDict
+from aiohttp.web_protocol import RequestPayloadError
+from multidict import CIMultiDict, CIMultiDictProxy
 
 from router_sync.gateway.config import Limits
 from router_sync.gateway.refusal import Refusal
@@ -20,9 +21,14 @@ _NOT_PASSED: Final = frozenset(
     {
         "host", "connection", "keep-alive", "proxy-connection", "proxy-authorization", "te", "trailer", "expect",
         "transfer-encoding", "upgrade", "content-length", "authorization", "api-key", "x-api-key", "cookie",
+        "accept-encoding",
     }
 )  # fmt: skip
-"""Hop by hop, or our caller's credentials, which are no business of an endpoint."""
+"""Hop by hop; our caller's credentials, which are no business of an endpoint; and encodings, which hide the end of a
+stream from us."""
+_DECODED: Final = frozenset({"gzip", "deflate", "br", "zstd"})
+"""Content encodings of which the server has freed a body before it comes to us."""
+_NONE: Final[frozenset[str]] = frozenset()
 
 
 class _Body(msgspec.Struct, frozen=True):
@@ -41,18 +47,25 @@ class Upload:
     def __init__(self, request: web.BaseRequest, limits: Limits) -> None:
         self.begun = False
         self.sent = 0
+        self.fault: Refusal | None = None
+        """What the caller did wrong, when that is why no more comes."""
         self._request, self._limits = request, limits
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         content = self._request.content
         while True:
-            piece = await asyncio.wait_for(content.readany(), self._limits.body_s)
+            try:
+                piece = await asyncio.wait_for(content.readany(), self._limits.body_s)
+            except RequestPayloadError as error:
+                self.fault = unreadable(self._request, error)
+                raise self.fault from None
             if not piece:
                 return
             self.begun = True
             self.sent += len(piece)
             if self.sent > self._limits.max_upload_bytes:
-                raise too_large("max_upload_bytes", self._limits.max_upload_bytes)
+                self.fault = too_large("max_upload_bytes", self._limits.max_upload_bytes)
+                raise self.fault
             yield piece
 
 
@@ -67,6 +80,7 @@ class Ask(msgspec.Struct, frozen=True):
 
 async def read(request: web.BaseRequest, limits: Limits) -> Ask:
     """The request's model and body. Raises Refusal 400, 408 or 413 that names the limit or the field."""
+    _check_headers(request)
     named = request.headers.get(MODEL_HEADER)
     key = request.headers.get(KEY_HEADER)
     if named is not None and _is_upload(request, limits):
@@ -74,7 +88,7 @@ async def read(request: web.BaseRequest, limits: Limits) -> Ask:
             raise too_large("max_upload_bytes", limits.max_upload_bytes)
         return Ask(named, False, Upload(request, limits), key)
     body = await _whole(request, limits)
-    said = _parsed(body) if named is None or _is_json(request) else _Body()
+    said = _parsed(body) if body and (named is None or _is_json(request)) else _Body()
     model = named or said.model
     if not model:
         raise Refusal(
@@ -84,17 +98,50 @@ async def read(request: web.BaseRequest, limits: Limits) -> Ask:
 
 
 def passed_headers(request: web.BaseRequest) -> CIMultiDict[str]:
-    """The caller's headers that go on to an endpoint."""
-    passed: CIMultiDict[str] = CIMultiDict()
+    """The caller's headers that go on to an endpoint; it is asked for an answer without a content encoding.
+
+    A body that came compressed goes on as it was before that, and is not called compressed any more.
+    """
+    passed: CIMultiDict[str] = CIMultiDict({"Accept-Encoding": "identity"})
+    hop = hop_by_hop(request.headers)
     for name, value in request.headers.items():
         lower = name.lower()
-        if lower not in _NOT_PASSED and not lower.startswith(_OURS):
-            passed.add(name, value)
+        if lower not in _NOT_PASSED and not lower.startswith(_OURS) and lower not in hop:
+            if lower != "content-encoding" or value.strip().lower() not in _DECODED:
+                passed.add(name, value)
     return passed
+
+
+def hop_by_hop(headers: CIMultiDictProxy[str]) -> frozenset[str]:
+    """Names, in lower case, of the headers that `Connection` says are for the next hop only (RFC 9110, 7.6.1)."""
+    if "Connection" not in headers:
+        return _NONE
+    return frozenset(name.strip().lower() for said in headers.getall("Connection") for name in said.split(","))
 
 
 def too_large(limit: str, value: int) -> Refusal:
     return Refusal(413, "request_too_large", f"The request body is larger than {limit} = {value} bytes.")
+
+
+def unreadable(request: web.BaseRequest, error: Exception) -> Refusal:
+    """A 400 for a body that is not as its headers say; what is left of it is not waited for."""
+    request.content.feed_eof()
+    encoding = request.headers.get("Content-Encoding")
+    says = f"its Content-Encoding {encoding[:64]!r}" if encoding else "its headers"
+    reason = (str(error).splitlines() or ["broken off"])[0][:200]
+    return Refusal(400, "unreadable_body", f"The request body is not as {says} says: {reason}.")
+
+
+def _check_headers(request: web.BaseRequest) -> None:
+    """Refusal 400 for a header whose bytes are no text: it can neither be hashed nor sent on."""
+    if all(map(str.isascii, request.headers.values())):
+        return
+    for name, value in request.headers.items():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            named = name[:64].lower()
+            raise Refusal(400, "invalid_header", f"The header {named} is not UTF-8.", param=named) from None
 
 
 def _is_json(request: web.BaseRequest) -> bool:
@@ -113,13 +160,16 @@ async def _whole(request: web.BaseRequest, limits: Limits) -> bytes:
     if (request.content_length or 0) > limits.max_body_bytes:
         raise too_large("max_body_bytes", limits.max_body_bytes)
     content = request.content
-    if content.is_eof():  # came in one piece with its head, as small ones do
-        pieces = [content.read_nowait()]
-        if len(pieces[0]) > limits.max_body_bytes:  # in chunks, so that its head did not say
+    try:
+        # most come in one piece with their heads
+        pieces = [content.read_nowait()] if content.is_eof() else await _pieces(request, limits)
+    except RequestPayloadError as error:
+        raise unreadable(request, error) from None
+    if len(pieces) == 1:
+        if len(pieces[0]) > limits.max_body_bytes:  # in chunks or compressed, so that its head did not say
             raise too_large("max_body_bytes", limits.max_body_bytes)
-    else:
-        pieces = await _pieces(request, limits)
-    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        return pieces[0]
+    return b"".join(pieces)
 
 
 async def _pieces(request: web.BaseRequest, limits: Limits) -> list[bytes]:
@@ -140,6 +190,8 @@ async def _pieces(request: web.BaseRequest, limits: Limits) -> list[bytes]:
 def _parsed(body: bytes) -> _Body:
     try:
         return _decoder.decode(body)
+    except RecursionError:
+        raise Refusal(400, "invalid_json", "The request body is nested too deeply.") from None
     except msgspec.ValidationError as error:
         raise Refusal(400, "invalid_field", f"{error}.") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

@@ -64,7 +64,7 @@ def tokens_of(body: bytes) -> Tokens:
     """(in, out) of a JSON answer; None where it does not say."""
     try:
         usage = _decoder.decode(body).usage
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return UNKNOWN
     if usage is None:
         return UNKNOWN

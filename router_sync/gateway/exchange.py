@@ -19,7 +19,8 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from router_sync.client import Pick
-from router_sync.gateway.ask import Ask, Upload
+from router_sync.gateway.ask import Ask, Upload, hop_by_hop
+from router_sync.gateway.blame import Blame
 from router_sync.gateway.config import Deadlines, Limits
 from router_sync.gateway.events import UNKNOWN, Events, Tokens, tokens_of
 from router_sync.gateway.refusal import Refusal
@@ -52,7 +53,7 @@ class Trip:
     """One request on its way through: what was asked, what was tried, what was sent."""
 
     __slots__ = (
-        "ask", "class_", "headers", "journal", "method", "path", "query", "request", "response", "service", "streams",
+        "ask", "blame", "class_", "headers", "journal", "method", "path", "query", "request", "response", "service", "streams",
         "table", "tried", "until_s",
     )  # fmt: skip
 
@@ -67,9 +68,12 @@ class Trip:
         until_s: float,
     ) -> None:
         self.request, self.ask, self.class_, self.headers, self.until_s = request, ask, class_, headers, until_s
-        self.method, self.path, self.query = request.method, path, request.query_string
+        # as it came: decoded, a %26 would part it anew and a %0d%0a would end the line
+        self.method, self.path, self.query = request.method, path, request.rel_url.raw_query_string
         self.service, self.table = ask.model, table
         self.tried: list[str] = []
+        self.blame: Blame | None = None
+        """Set when an endpoint has answered 5xx."""
         self.response: web.StreamResponse | None = None
         """Set when something has been sent to the caller."""
         self.streams = False
@@ -132,6 +136,8 @@ class Exchange:
         except aiohttp.ClientConnectorError as error:
             raise Failed("connect", f"cannot connect: {error.strerror or type(error).__name__}") from None
         except (aiohttp.ClientError, OSError) as error:
+            if isinstance(trip.ask.body, Upload) and trip.ask.body.fault is not None:
+                raise trip.ask.body.fault from None
             raise Failed("reset" if seen.first_s is None else "truncated", type(error).__name__) from None
 
     async def _exchanged(self, trip: Trip, pick: Pick, seen: Seen, limit: asyncio.Timeout) -> web.StreamResponse:
@@ -143,9 +149,15 @@ class Exchange:
             allow_redirects=False,
         ) as answer:
             _refuse_failure(answer)
-            if answer.headers.get("Content-Type", "").startswith("text/event-stream"):
+            streams = answer.headers.get("Content-Type", "").startswith("text/event-stream")
+            encoded = answer.headers.get("Content-Encoding", "identity").lower() != "identity"
+            if trip.response is not None:
+                _refuse_beginning(answer, streams and not encoded)
+            if streams and not encoded:
                 return await self._events(trip, pick, seen, answer, limit)
-            return await self._plain(trip, pick, seen, answer, limit)
+            # an encoded stream was not asked for, and cannot be looked into: it goes through as it is
+            hold = 0 if streams else self._limits.max_answer_bytes
+            return await self._plain(trip, pick, seen, answer, limit, hold)
 
     def _late(self, trip: Trip, seen: Seen) -> Exception:
         """What a deadline that passed means."""
@@ -184,13 +196,14 @@ class Exchange:
     # -- plain answers ------------------------------------------------------------------------------------------------
 
     async def _plain(
-        self, trip: Trip, pick: Pick, seen: Seen, answer: aiohttp.ClientResponse, limit: asyncio.Timeout
+        self, trip: Trip, pick: Pick, seen: Seen, answer: aiohttp.ClientResponse, limit: asyncio.Timeout, hold: int
     ) -> web.StreamResponse:
+        """The answer, held until whole; beyond `hold` bytes it is poured through."""
         content, pieces = answer.content, list[bytes]()
         while piece := await content.readany():
             self._alive(trip, seen, piece, limit)
             pieces.append(piece)
-            if seen.bytes_out > self._limits.max_answer_bytes:
+            if seen.bytes_out > hold:
                 return await self._pour(trip, pick, seen, answer, limit, b"".join(pieces))
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         headers = self._headers(trip, pick, answer)
@@ -280,8 +293,10 @@ class Exchange:
 
     def _headers(self, trip: Trip, pick: Pick, answer: aiohttp.ClientResponse) -> CIMultiDict[str]:
         headers: CIMultiDict[str] = CIMultiDict()
+        hop = hop_by_hop(answer.headers)
         for name, value in answer.headers.items():
-            if name.lower() not in _KEPT_BACK:
+            lower = name.lower()
+            if lower not in _KEPT_BACK and lower not in hop:
                 headers.add(name, value)
         trip.stamp(pick, headers)
         return headers
@@ -299,3 +314,11 @@ def _refuse_failure(answer: aiohttp.ClientResponse) -> None:
         raise Failed("http_5xx", f"it answered {answer.status}")
     if answer.status == 429:
         raise Failed("http_429", "it is throttling", answer.headers.get("Retry-After"))
+
+
+def _refuse_beginning(answer: aiohttp.ClientResponse, readable: bool) -> None:
+    """The caller has the beginning of a stream already: only the rest of one may follow, no other answer."""
+    if answer.status >= 400:
+        raise Failed("client_4xx", f"it answered {answer.status} when asked to go on")
+    if not readable or answer.status != 200:
+        raise Failed("truncated", "it did not go on with the stream")

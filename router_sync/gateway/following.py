@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from router_sync.client import Follower, Picker, Source
+from router_sync.client import Follower, Found, Picker, Source
 from router_sync.gateway.sink import Sink
 from streams import signals
 from streams.contract.records import GatewayStatus, RoutingTable
@@ -40,16 +40,22 @@ class Following:
     async def run(self) -> None:
         """Follow until cancelled."""
         async for found in self._source.records():
-            refused = sum(map(len, self.follower.refused.values()))
-            table = self.follower.offer(found, self._now_s())
-            if table is not None:
-                self._adopt(table)
-            elif sum(map(len, self.follower.refused.values())) != refused:
-                self._tell_of(found.key.decode("utf-8", "replace"))
+            try:
+                self._hear(found)
+            except Exception as error:  # noqa: BLE001 - one record that upsets us must not hide those behind it
+                signals.event("table_mistake", "error", key=repr(found.key[:128]), error=repr(error))
+
+    def _hear(self, found: Found) -> None:
+        refused = sum(map(len, self.follower.refused.values()))
+        table = self.follower.offer(found, self._now_s())
+        if table is not None:
+            self._adopt(table)
+        elif sum(map(len, self.follower.refused.values())) != refused:  # for a reason not told yet
+            self._tell_of(self.follower.counted_as(found.key))
 
     def tell(self) -> None:
-        """Publish a status for each service."""
-        for service in self.follower.held:
+        """Publish a status for each service that has a table or a refusal."""
+        for service in {**self.follower.held, **self.follower.refused}:
             self._tell_of(service)
 
     def gauge(self) -> None:
@@ -80,19 +86,16 @@ class Following:
         self._tell_of(table.service)
 
     def _tell_of(self, service: str) -> None:
-        held = self.follower.held.get(service)
-        if held is None:
-            return
-        now_s = self._now_s()
+        held, now_s = self.follower.held.get(service), self._now_s()
         status = GatewayStatus(
             gateway=self._name,
             service=service,
             at_s=now_s,
-            epoch=held.table.epoch,
-            version=held.table.version,
-            applied_at_s=held.applied_at_s,
-            age_s=held.age_s(now_s),
-            expired=held.expired(now_s),
+            epoch=held.table.epoch if held else None,
+            version=held.table.version if held else None,
+            applied_at_s=held.applied_at_s if held else None,
+            age_s=held.age_s(now_s) if held else None,
+            expired=held is not None and held.expired(now_s),
             refused=dict(self.follower.refused.get(service, {})),
             dropped=dict(self._sink.dropped),
         )

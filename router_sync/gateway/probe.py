@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import NamedTuple
 
 import aiohttp
@@ -16,7 +17,9 @@ from yarl import URL
 
 from router_sync.client import LocalEndpoint, Picker
 from router_sync.gateway.config import Probing
+from router_sync.gateway.kept import kept
 from router_sync.gateway.report import Reporter
+from streams import signals
 from streams.contract.records import ErrorKind
 
 
@@ -44,6 +47,7 @@ class Prober:
         self._rng = rng
         self._running: dict[str, asyncio.Task[None]] = {}
         self._checks: set[asyncio.Task[None]] = set()
+        self._asked: set[str] = set()
 
     async def run(self) -> None:
         """Probe until cancelled."""
@@ -58,14 +62,31 @@ class Prober:
         """A hard failure was seen: when it is the first, look twice, now."""
         if self._reporter.standing(endpoint).streak == 1:
             for _ in range(2):
-                check = asyncio.create_task(self._probe(endpoint))
-                self._checks.add(check)
-                check.add_done_callback(self._checks.discard)
+                self._begin(endpoint)
+
+    def ask(self, endpoint: str) -> None:
+        """It may be ill: look once, now, unless somebody is looking."""
+        if endpoint not in self._asked:
+            self._asked.add(endpoint)
+            self._begin(endpoint).add_done_callback(lambda _: self._asked.discard(endpoint))
+
+    def _begin(self, endpoint: str) -> asyncio.Task[None]:
+        check = asyncio.create_task(self._check(endpoint))
+        self._checks.add(check)
+        check.add_done_callback(self._checks.discard)
+        return check
+
+    async def _check(self, endpoint: str) -> None:
+        try:
+            await self._probe(endpoint)
+        except Exception as error:  # noqa: BLE001 - the watch will look again; what failed here is to be seen
+            signals.event("probe_mistake", "error", endpoint=endpoint, error=repr(error))
 
     def _keep_watch(self) -> None:
         names = {name for _, picker in self._pickers() for name in picker.endpoints}
         for name in names - self._running.keys():
-            self._running[name] = asyncio.create_task(self._watch(name), name=f"probe-{name}")
+            task = f"probe-{name}"
+            self._running[name] = asyncio.create_task(kept(task, partial(self._watch, name)), name=task)
         for name in self._running.keys() - names:
             self._running.pop(name).cancel()
 

@@ -11,10 +11,11 @@ import msgspec
 from aiohttp import web
 from prometheus_client import Counter, Histogram
 
-from router_sync.client import Pick, Picker
+from router_sync.client import LocalEndpoint, Pick, Picker
 from router_sync.gateway import ask as asking
 from router_sync.gateway.access import Access, class_of
 from router_sync.gateway.ask import Ask, Upload
+from router_sync.gateway.blame import Blame
 from router_sync.gateway.budget import RetryBudget
 from router_sync.gateway.config import GatewayConfig
 from router_sync.gateway.exchange import CallerGone, Exchange, Failed, Seen, Trip
@@ -28,6 +29,14 @@ _PATH: Final = re.compile(r"/v1(?:/[A-Za-z0-9_:@+-][A-Za-z0-9_.:@+-]*)+")
 """No empty parts and none that begins with a dot: nothing climbs out of /v1."""
 _STATUS: Final[dict[ErrorKind, int]] = {"first_byte_timeout": 504, "stall": 504, "http_429": 429}
 _SAFE: Final = frozenset({"GET", "HEAD"})
+_GENERATION: Final = frozenset(
+    f"/v1/{path}"
+    for path in (
+        "chat/completions", "completions", "embeddings", "responses", "messages", "moderations", "rerank", "score",
+        "classify", "pooling", "images/generations", "audio/speech", "audio/transcriptions", "audio/translations",
+    )
+)  # fmt: skip
+"""POSTs that leave nothing behind but an answer. Any other (a batch, a file, a fine-tuning job) may have been begun."""
 _Metric = TypeVar("_Metric", Counter, Histogram)
 
 
@@ -101,6 +110,10 @@ class Relay:
         except Refusal as refusal:
             self._requests.of(trip.service, class_, str(refusal.status)).inc()
             raise
+        finally:
+            if trip.blame is not None:
+                trip.blame.served |= trip.response is not None  # an answer that broke off was one
+                trip.blame.settle()
         self._requests.of(trip.service, class_, str(response.status)).inc()
         self._seconds.of(class_).observe(self._now() - began_s)
         return response
@@ -147,7 +160,9 @@ class Relay:
         body = trip.ask.body
         if isinstance(body, Upload) and body.begun:
             return False
-        return failure.kind == "connect" or trip.method in _SAFE or self._config.retries.generation
+        if failure.kind == "connect" or trip.method in _SAFE:
+            return True
+        return self._config.retries.generation and trip.path in _GENERATION
 
     # -- one attempt, and what is learnt from it ----------------------------------------------------------------------
 
@@ -171,13 +186,17 @@ class Relay:
 
     def _answered(self, trip: Trip, pick: Pick, seen: Seen, status: int, began_s: float, trial: bool) -> None:
         now_s, local = self._now(), pick.endpoint
+        if trip.blame is not None:
+            trip.blame.served = status < 400
+            trip.blame.refusals += status >= 400
         if status >= 400:
             local.failed(now_s, "client_4xx", trial)
             self._reporter.failed(local.name, trip.service, trip.class_, "client_4xx")
             self._attempts.of(local.name, "client_4xx").inc()
             return
         latency_ms = (now_s - began_s) * 1000.0
-        ttft_ms = (seen.first_s - began_s) * 1000.0 if trip.streams and seen.first_s is not None else None
+        streamed = trip.streams or trip.ask.stream
+        ttft_ms = (seen.first_s - began_s) * 1000.0 if streamed and seen.first_s is not None else None
         local.ok(now_s, latency_ms if ttft_ms is None else ttft_ms, trial)
         body = trip.ask.body
         self._reporter.served(
@@ -196,12 +215,32 @@ class Relay:
         now_s, local = self._now(), pick.endpoint
         if failure.kind == "first_byte_timeout":
             local.observe(now_s, (now_s - began_s) * 1000.0)  # it takes at least as long as that
-        local.failed(now_s, failure.kind, trial)
-        self._reporter.failed(local.name, trip.service, trip.class_, failure.kind)
         self._attempts.of(local.name, failure.kind).inc()
+        if failure.kind == "http_5xx":
+            trip.blame = trip.blame or Blame()
+            trip.blame.refusals += 1
+            if not trial and self._reporter.well(local.name):
+                self._hold(trip, trip.blame, local)
+                return
+        local.failed(now_s, failure.kind, trial)
+        self._accused(trip, local, failure.kind)
+
+    def _hold(self, trip: Trip, blame: Blame, local: LocalEndpoint) -> None:
+        """Nothing is said of the endpoint before another one has been asked, or its probe has failed."""
+        local.dropped()
+
+        def accuse() -> None:
+            local.breaker.hard(self._now())
+            self._accused(trip, local, "http_5xx")
+
+        blame.hold(accuse, lambda: self._reporter.failed(local.name, trip.service, trip.class_, "client_4xx"))
+        self._prober.ask(local.name)
+
+    def _accused(self, trip: Trip, local: LocalEndpoint, kind: ErrorKind) -> None:
+        self._reporter.failed(local.name, trip.service, trip.class_, kind)
         if local.breaker.shut:
             self._exchange.evacuate(local.name)
-        if failure.kind in HARD_ERRORS:
+        if kind in HARD_ERRORS:
             self._prober.suspect(local.name)
 
     # -- when all else failed -----------------------------------------------------------------------------------------

@@ -25,6 +25,8 @@ _GAP_S: Final = 0.02
 _SLOT_S: Final = 1.0
 RELAPSE_S: Final = 60.0
 _RECENT_S: Final = 2.0
+WELL_S: Final = 5.0
+"""Who has answered a request within this time is well: a 5xx may be about the request (see `blame`)."""
 _NEEDED: Final = 2
 _MOST_NEEDED: Final = 32
 
@@ -57,8 +59,11 @@ class Standing:
     risen_at_s: float = float("-inf")
     failed_at_s: float = float("-inf")
     """The last hard failure of a request."""
+    served_at_s: float = float("-inf")
+    """The last good answer to a request."""
 
     def ok(self, at_s: float) -> None:
+        self.served_at_s = at_s
         self._rise(at_s)
 
     def probe_ok(self, at_s: float) -> None:
@@ -115,6 +120,11 @@ class Reporter:
         if standing is None:
             standing = self._standing[endpoint] = Standing()
         return standing
+
+    def well(self, endpoint: str) -> bool:
+        """Whether it has answered a request well in the last `WELL_S`, and failed none since that counts."""
+        standing = self.standing(endpoint)
+        return standing.streak == 0 and 0.0 <= self._now_s() - standing.served_at_s <= WELL_S
 
     def row(self, endpoint: str, service: str, class_: str) -> _Row:
         """The open row; whoever adds to it does so before the next await."""

@@ -3,28 +3,31 @@
     emit ──► urgent ──► queue ──► producer, linger 0 ms ──┐
          └─► others ──► queue ──► producer, linger 5 ms ──┴──► broker
 
-A queue is bounded: while the broker is away its oldest reports are dropped and counted. The default partitioner of
-both producers is murmur2.
+A queue is bounded: while the broker is away its oldest reports are dropped and counted. A producer that is beyond help
+is replaced; a report that no producer would take is dropped and counted, and holds up nobody. The default partitioner
+of both producers is murmur2.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import deque
-from datetime import UTC, datetime
+from collections.abc import Callable
 from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError
+from aiokafka.errors import BrokerResponseError, KafkaError, KafkaTimeoutError, UnknownTopicOrPartitionError
 
+from router_sync.gateway.kept import kept
 from streams import signals
 from streams.contract.topics import TOPIC_OF
+from streams.runtime import cloudevents
 
 _encode: Final = msgspec.json.Encoder().encode
 _LONGEST_WAIT_S: Final = 1.0
-_JSON: Final = b"application/json"
+_AGAIN_S: Final = 0.1
+_STOP_S: Final = 2.0
 Headers = list[tuple[str, bytes]]
 
 
@@ -62,19 +65,31 @@ class _Report(NamedTuple):
 
 
 class KafkaSink:
-    """Reports to `bootstrap_servers`. `source` names this gateway in the headers; `queue` bounds each lane."""
+    """Reports to `bootstrap_servers`. `source` names this gateway in the headers; `queue` bounds each lane.
 
-    def __init__(self, bootstrap_servers: str, prefix: str, source: str, *, queue: int = 10_000) -> None:
+    `producer` makes producers, from aiokafka's arguments.
+    """
+
+    def __init__(
+        self,
+        bootstrap_servers: str,
+        prefix: str,
+        source: str,
+        *,
+        queue: int = 10_000,
+        producer: Callable[..., Any] = AIOKafkaProducer,
+    ) -> None:
         self.dropped: dict[str, int] = {}
         self._prefix, self._source, self._number = prefix, source, 0
-        self._soon = _Lane(self, bootstrap_servers, source, 0, queue)
-        self._batch = _Lane(self, bootstrap_servers, source, 5, queue)
+        self._soon = _Lane(self, bootstrap_servers, source, 0, queue, producer)
+        self._batch = _Lane(self, bootstrap_servers, source, 5, queue, producer)
 
     def emit(self, record: msgspec.Struct, now_s: float, *, urgent: bool = False) -> None:
         topic = TOPIC_OF[type(record)]
         self._number += 1
-        key = topic.key_of(record).encode()
-        report = _Report(topic.name, topic.full(self._prefix), key, _encode(record), self._headers(topic.name, now_s))
+        key, event_id = topic.key_of(record).encode(), f"{self._source}/{now_s:.6f}/{self._number}"
+        headers = cloudevents.headers(topic.name, source=self._source, event_id=event_id, now_s=now_s)
+        report = _Report(topic.name, topic.full(self._prefix), key, _encode(record), headers)
         (self._soon if urgent else self._batch).put(report)
 
     async def start(self) -> None:
@@ -90,22 +105,19 @@ class KafkaSink:
         self.dropped[topic] = self.dropped.get(topic, 0) + count
         signals.REPORTS_DROPPED.labels(topic).inc(count)
 
-    def _headers(self, topic: str, now_s: float) -> Headers:
-        return [
-            ("content-type", _JSON),
-            ("ce_specversion", b"1.0"),
-            ("ce_type", f"tradewind.{topic}".encode()),
-            ("ce_source", self._source.encode()),
-            ("ce_id", f"{self._source}/{now_s:.6f}/{self._number}".encode()),
-            ("ce_time", datetime.fromtimestamp(now_s, UTC).isoformat(timespec="milliseconds").encode()),
-        ]
+
+class _Spoilt(Exception):
+    """This producer takes nothing any more."""
 
 
 class _Lane:
     """A bounded queue and the producer that empties it."""
 
-    def __init__(self, sink: KafkaSink, servers: str, source: str, linger_ms: int, queue: int) -> None:
+    def __init__(
+        self, sink: KafkaSink, servers: str, source: str, linger_ms: int, queue: int, producer: Callable[..., Any]
+    ) -> None:
         self._sink, self._servers, self._client, self._linger_ms = sink, servers, source, linger_ms
+        self._make = producer
         self._queue: deque[_Report] = deque()
         self._limit = queue
         self._wake = asyncio.Event()
@@ -119,7 +131,8 @@ class _Lane:
         self._wake.set()
 
     def start(self) -> None:
-        self._task = asyncio.create_task(self._run(), name=f"reports-{self._linger_ms}ms")
+        name = f"reports-{self._linger_ms}ms"
+        self._task = asyncio.create_task(kept(name, self._run), name=name)
 
     async def stop(self, within_s: float) -> None:
         self._closing = True
@@ -133,20 +146,24 @@ class _Lane:
             self._sink.drop(self._queue.popleft().topic)
 
     async def _run(self) -> None:
-        producer = await self._connected()
-        if producer is None:
-            return
-        try:
-            while self._queue or not self._closing:
-                if not self._queue:
-                    self._wake.clear()
-                    await self._wake.wait()
-                    continue
-                await self._send(producer, self._queue[0])
-        finally:
-            # what lies in the producer already is given up with it after its own timeout
-            with contextlib.suppress(KafkaError, asyncio.CancelledError, TimeoutError):
-                await asyncio.wait_for(producer.stop(), 2.0)
+        while (producer := await self._connected()) is not None:
+            try:
+                await self._empty(producer)
+            except _Spoilt as why:
+                signals.event("producer_replaced", "warning", reason=str(why))
+                await asyncio.sleep(_AGAIN_S)
+            else:
+                return
+            finally:
+                await _given_up(producer)
+
+    async def _empty(self, producer: Any) -> None:
+        while self._queue or not self._closing:
+            if not self._queue:
+                self._wake.clear()
+                await self._wake.wait()
+                continue
+            await self._send(producer, self._queue[0])
 
     async def _connected(self) -> Any:
         wait_s = 0.2
@@ -167,7 +184,7 @@ class _Lane:
         return None
 
     def _producer(self) -> Any:
-        return AIOKafkaProducer(
+        return self._make(
             bootstrap_servers=self._servers,
             client_id=self._client,
             acks=1,
@@ -178,17 +195,54 @@ class _Lane:
         )
 
     async def _send(self, producer: Any, report: _Report) -> None:
-        """Hand one report to the producer; it stays first in the queue until the producer has room."""
+        """Hand one report to the producer; it stays first in the queue until the producer has room.
+
+        Raises _Spoilt when the producer is beyond help.
+        """
         try:
             sent = await producer.send(report.full, report.value, key=report.key, headers=report.headers)
-        except (KafkaError, OSError, TimeoutError) as error:
-            signals.event("report_waits", "debug", reason=repr(error))
-            await asyncio.sleep(0.1)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the reports behind this one are to go on
+            await self._not_sent(report, error)
             return
-        if self._queue and self._queue[0] is report:
-            self._queue.popleft()
+        self._leaves(report)
         sent.add_done_callback(lambda done: self._done(done, report.topic))
+
+    async def _not_sent(self, report: _Report, error: Exception) -> None:
+        if _passes(error):
+            signals.event("report_waits", "debug", reason=repr(error))
+            await asyncio.sleep(_AGAIN_S)
+            return
+        if not isinstance(error, KafkaError) or isinstance(error, BrokerResponseError):  # too large, no such topic ...
+            self._sink.drop(report.topic)
+            self._leaves(report)
+            if (count := self._sink.dropped[report.topic]).bit_count() == 1:  # 1, 2, 4, 8 …
+                signals.event("report_dropped", "warning", topic=report.topic, reason=repr(error), count=count)
+        if not isinstance(error, BrokerResponseError):
+            raise _Spoilt(repr(error))
+
+    def _leaves(self, report: _Report) -> None:
+        if self._queue and self._queue[0] is report:  # a full queue may have dropped it meanwhile
+            self._queue.popleft()
 
     def _done(self, done: asyncio.Future[Any], topic: str) -> None:
         if done.cancelled() or done.exception() is not None:
             self._sink.drop(topic)
+
+
+async def _given_up(producer: Any) -> None:
+    """What lies in the producer already goes with it after its own timeout."""
+    try:
+        await asyncio.wait_for(producer.stop(), _STOP_S)
+    except (KafkaError, TimeoutError):
+        pass
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+
+
+def _passes(error: Exception) -> bool:
+    """Whether the same report may be taken in a moment: the broker is away, or the producer full."""
+    if isinstance(error, UnknownTopicOrPartitionError):
+        return False  # after the ten seconds that aiokafka has waited for it
+    return isinstance(error, KafkaTimeoutError | OSError | TimeoutError) or getattr(error, "retriable", False) is True

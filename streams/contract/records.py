@@ -192,6 +192,7 @@ class Arrivals(Record, frozen=True, kw_only=True):
     at_s: UnixS
     """Start of the slot."""
     slot_s: Annotated[float, Meta(ge=0.1, le=3600)] = 1.0
+    """0.1, 0.2, 0.5, 1, 2, 5 or 10; slots of other lengths are refused."""
     service: tuple[Ref, ...]
     class_: tuple[Ref, ...] = msgspec.field(name="class")
     arrived: tuple[Count, ...]
@@ -251,6 +252,7 @@ class EndpointHealth(Record, frozen=True, kw_only=True):
     observations: tuple[Count, ...]
     """Latency values in the window, of the vantage gateway or probe."""
     rps: tuple[Amount, ...]
+    """Requests per second over the last 10 s, whatever the window of the quantiles: a surge shows at once."""
     p50_ms: tuple[Ms | None, ...]
     p95_ms: tuple[Ms | None, ...]
     p99_ms: tuple[Ms | None, ...]

@@ -1,6 +1,7 @@
 """The contract for others: JSON Schema of every record, AsyncAPI 3.1 of every topic, generated from the structs.
 
-`python -m streams.contract.schema --write docs/reference/contract` writes it, `--check` names the files that differ.
+`python -m streams.contract.schema --write docs/reference/contract` writes it; without `--write` the files that differ
+are named, and the exit status is 1 if there are any.
 """
 
 from __future__ import annotations

@@ -29,6 +29,10 @@ class Topic(msgspec.Struct, frozen=True, kw_only=True):
     cleanup: Cleanup
     width: Width = "narrow"
     retention_s: int | None = None
+    retention_bytes: int | None = None
+    """Of each partition; None: time alone decides."""
+    message_bytes: int = MAX_VALUE_BYTES + 65536
+    """The largest batch of messages the topic takes."""
     time_field: str | None = None
     """The field that says when; checked against the broker's clock at the edge."""
     broker_time: bool = False
@@ -49,12 +53,14 @@ class Topic(msgspec.Struct, frozen=True, kw_only=True):
         """Topic settings as Kafka names them. min.insync.replicas follows the number of replicas."""
         config = {
             "cleanup.policy": self.cleanup,
-            "max.message.bytes": str(MAX_VALUE_BYTES + 65536),
+            "max.message.bytes": str(self.message_bytes),
             "min.insync.replicas": str(max(1, replication - 1)),
             "message.timestamp.type": "LogAppendTime" if self.broker_time else "CreateTime",
             "retention.ms": "-1" if self.retention_s is None else str(self.retention_s * 1000),
             "segment.ms": "600000",
         }
+        if self.retention_bytes is not None:
+            config["retention.bytes"] = str(self.retention_bytes)
         if self.cleanup == "compact":
             # a rogue write cannot displace the good record at once
             config["min.compaction.lag.ms"] = "60000"
@@ -122,6 +128,7 @@ ENDPOINT_HEALTH: Final = Topic(
     cleanup="delete",
     retention_s=HOUR_S,
     time_field="made_at_s",
+    broker_time=True,
     says="Latency quantiles, rate, errors and verdict; each second, and at once on evidence.",
 )
 DEMAND: Final = Topic(
@@ -130,6 +137,7 @@ DEMAND: Final = Topic(
     key=("source",),
     cleanup="delete",
     retention_s=7 * DAY_S,
+    broker_time=True,
     says="Arrivals summed per slot, service, origin and class.",
 )
 DEMAND_FORECAST: Final = Topic(
@@ -139,7 +147,6 @@ DEMAND_FORECAST: Final = Topic(
     cleanup="compact,delete",
     retention_s=7 * DAY_S,
     time_field="made_at_s",
-    experimental=True,
     says="Demand some horizons ahead, by quantile.",
 )
 SPOT_RISK: Final = Topic(
@@ -206,6 +213,8 @@ DEAD_LETTERS: Final = Topic(
     key=(),
     cleanup="delete",
     retention_s=14 * DAY_S,
+    retention_bytes=2**30,
+    message_bytes=MAX_VALUE_BYTES + 2 * 65536,  # a value that just fitted where it came from, and where it stood
     says="Refused bytes as they came; headers say where they stood and why they were refused.",
 )
 
@@ -237,6 +246,7 @@ DEAD_FIELD: Final = "tw-field"
 DEAD_REASON: Final = "tw-reason"
 DEAD_STEP: Final = "tw-step"
 DEAD_AT_S: Final = "tw-at-s"
-"""Headers of a dead letter, all printable."""
+DEAD_LENGTH: Final = "tw-length"
+"""Headers of a dead letter, all printable. A length is there where the value was cut: it is the whole one's."""
 SIGNATURE: Final = "tw-sig"
 """Header of a routing table: alg=Ed25519;kid=…;sig=base64. Two of them during a change of keys."""

@@ -23,7 +23,6 @@ from streams.runtime.step import Heard, Refusal
 R = TypeVar("R", bound=msgspec.Struct)
 MAX_AHEAD_S = 300.0
 """A record that claims to be further ahead of the broker's clock is refused; one behind it is late at worst."""
-JSON = b"application/json"
 MSGPACK = b"application/msgpack"
 _PATH = re.compile(r"(?: - at )?(?:`key` in )?`\$\.?(?P<path>[^`]*)`$")
 _MISSING = re.compile(r"missing required field `(?P<field>[^`]*)`")

@@ -13,6 +13,7 @@ tests/contract/test_faust_private.py pins every private name this leans on.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -41,6 +42,8 @@ _BUNDLES = 16
 _REQUEST_S = 30.0
 _REBALANCE_S = 10.0
 _COMMIT_S = 5.0
+_METADATA_MS = 10_000
+"""A topic that was made anew, or grew, is noticed after this long at the latest."""
 _SEND_S = 2.0
 _AGAIN_S = 0.2
 
@@ -66,7 +69,7 @@ class _Thread(AIOKafkaConsumerThread):
             request_timeout_ms=int(_REQUEST_S * 1000),
             max_partition_fetch_bytes=_FETCH_BYTES,
             fetch_max_wait_ms=_FETCH_WAIT_MS,
-            metadata_max_age_ms=60_000,
+            metadata_max_age_ms=_METADATA_MS,
         )
 
     async def _fetch_records(
@@ -202,6 +205,15 @@ class App(faust.App):
         """Whether all that was said is with the broker."""
         return self.sender is None or await self.sender.acknowledged(timeout_s)
 
+    async def renew(self) -> None:
+        """Read again what was made anew under us."""
+        for tp, at in (await self.room.renew(self.consumer._look)).items():
+            with contextlib.suppress(KafkaError):  # revoked just now: a rebalance looks for itself
+                await self.consumer.seek(TopicPartition(*tp), at)
+
+    def _create_directories(self) -> None:
+        """None: nothing of ours is kept in files."""
+
     def end_of(self, tp: tuple[str, int]) -> int | None:
         """The end offset of `tp` as the last fetch told; None before the first, and for what is not ours."""
         key = TopicPartition(*tp)
@@ -219,6 +231,7 @@ def build_app(steps: Sequence[Step], settings: Settings, name: str, room: Room, 
         autodiscover=False,
         origin=None,
         store="memory://",
+        datadir=str(settings.state_dir / "faust").replace("{", "{{").replace("}", "}}"),  # Faust formats it
         web_enabled=False,
         topic_allow_declare=False,
         topic_disable_leader=True,

@@ -66,12 +66,14 @@ class _Line:
         mine = {tp: place for tp, place in places.items() if tp[1] == number}
         named = {self.inputs[tp[0]].topic.name: place for tp, place in mine.items()}
         self.at.update({tp: place.start for tp, place in mine.items()})
-        self.committed.update({tp: place.committed or 0 for tp, place in mine.items()})
+        # what was committed beyond the end was of a topic that is no more
+        judged = {tp: c for tp, place in mine.items() if (c := place.committed or 0) <= place.end}
+        self.committed.update({tp: judged.get(tp, 0) for tp in mine})
         self.assigned_at_s[number] = clock.monotonic_s()
         self.runner.assign(
             number,
             ends={topic: place.end for topic, place in named.items() if place.start < place.end},
-            judged={topic: place.committed or 0 for topic, place in named.items()},
+            judged={self.inputs[tp[0]].topic.name: offset for tp, offset in judged.items()},
         )
         self.note_live(number)
 
@@ -93,7 +95,10 @@ class Room:
             _Line(Runner(step), {r.topic.full(settings.topic_prefix): r for r in step.owned}) for step in steps
         ]
         self.assigned: set[TP] = set()
+        self._suspects: set[TP] = set()
+        self._owning = asyncio.Lock()
         self._speaking = asyncio.Event()
+        self.pause()
         self._broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     # ------------------------------------------------------------ owning
@@ -114,25 +119,60 @@ class Room:
         return not self._speaking.is_set()
 
     def pause(self) -> None:
-        """Say nothing: others may own the partitions now. What is held is kept until the next `own`."""
+        """Say nothing: others may own the partitions now. What is held, and due, is kept until the next `own`; only
+        refusals are said, for it was this worker that read them."""
         self._speaking.clear()
+        for line in self.lines:
+            line.runner.silent = True
 
     async def own(self, assigned: Collection[TP], look: Look) -> None:
-        """Own exactly `assigned`: forget what went, look up from where to read what is new, keep what was kept."""
-        self.assigned = set(assigned)
-        for line in self.lines:
-            wanted = {number for topic, number in assigned if topic in line.inputs}
-            for gone in set(line.runner.partitions) - wanted:
-                line.release(gone)
-            new = wanted - set(line.runner.partitions)
-            now_s = clock.now_s()
-            asked = {(t, n): line.since_s(t, now_s) for t, n in assigned if t in line.inputs and n in new}
-            places = await look(asked) if asked else {}
-            for number in sorted(new):
-                line.assign(number, places)
-            signals.OWNED.labels(line.name).set(len(line.runner.partitions))
-        signals.event("partitions_owned", numbers=sorted(self.held))
-        self._speaking.set()
+        """Own exactly `assigned`: forget what went, look up from where to read what is new, keep what was kept.
+
+        What was kept and ends now before where we read is read anew: somebody made its topic anew.
+        """
+        async with self._owning:
+            self.assigned = set(assigned)
+            for line in self.lines:
+                wanted = {number for topic, number in assigned if topic in line.inputs}
+                for gone in set(line.runner.partitions) - wanted:
+                    line.release(gone)
+                await self._settle(line, wanted, look)
+                signals.OWNED.labels(line.name).set(len(line.runner.partitions))
+            signals.event("partitions_owned", numbers=sorted(self.held))
+            for line in self.lines:
+                line.runner.silent = False
+                line.wake.set()  # what fell due meanwhile
+            self._speaking.set()
+
+    async def renew(self, look: Look) -> dict[TP, int]:
+        """Read anew what ends before where we read; where each such partition is to be read from now on."""
+        async with self._owning:
+            assigned = frozenset(self.assigned)
+            if self.paused:
+                return {}
+            before = {line.name: dict(line.at) for line in self.lines}
+            for line in self.lines:
+                await self._settle(line, set(line.runner.partitions), look, lambda: self.assigned == assigned)
+            moved = {tp for line in self.lines for tp, at in line.at.items() if at < before[line.name].get(tp, 0)}
+            return {tp: at for tp in moved if (at := self.position(tp)) is not None}
+
+    async def _settle(
+        self, line: _Line, wanted: Collection[int], look: Look, still: Callable[[], bool] = lambda: True
+    ) -> None:
+        """Look up `wanted`; assign what is new, and again what ends before where we read."""
+        now_s, at = clock.now_s(), dict(line.at)
+        asked = {(t, n): line.since_s(t, now_s) for t, n in self.assigned if t in line.inputs and n in wanted}
+        places = await look(asked) if asked else {}
+        if not still():
+            return
+        beyond = {tp[1] for tp, place in places.items() if at.get(tp, 0) > place.end}
+        for number in sorted(wanted):
+            if number in line.runner.partitions:
+                if number not in beyond:
+                    continue
+                signals.event("topic_made_anew", "warning", step=line.name, partition=number)
+                line.release(number)
+            line.assign(number, places)
 
     def position(self, tp: TP) -> int | None:
         """The next offset of `tp` to read, None when nobody here reads it."""
@@ -186,11 +226,13 @@ class Room:
         line.wake.set()
         return None
 
-    def hear_shared(self, topic: Topic, partition: int, records: Sequence[Messagelike]) -> None:
-        """Fold what was read of a shared input."""
+    def hear_shared(self, topic: Topic, partition: int, records: Sequence[Messagelike], *, anew: bool = False) -> None:
+        """Fold what was read of a shared input; `anew`: its offsets have begun again."""
         batch = Batch(topic.name, partition, records, self._partitions(topic))
         for line in self.lines:
             if any(reads.topic is topic for reads in line.runner.step.shared):
+                if anew:
+                    line.runner.forget_facts(topic.name)
                 self._send(line.runner.hear_shared(batch, clock.now_s()))
                 line.wake.set()
 
@@ -243,9 +285,17 @@ class Room:
         self._send(line.runner.answer(partition, answer, clock.now_s()))
         line.wake.set()
 
-    def measure(self, end_of: Callable[[TP], int | None]) -> None:
-        """Set the lag of each partition, given the end offsets known now."""
+    def measure(self, end_of: Callable[[TP], int | None]) -> bool:
+        """Set the lag of each partition, given the end offsets known now; whether it is time to `renew`.
+
+        It is when a partition ended before where we read, now and at the measure before: a new leader may for a moment
+        not know all that the last one had.
+        """
+        before, self._suspects = self._suspects, set()
         for line in self.lines:
             for tp, at in line.at.items():
                 if (end := end_of(tp)) is not None:
+                    if end < at:
+                        self._suspects.add(tp)
                     signals.LAG.labels(line.name, line.inputs[tp[0]].topic.name, str(tp[1])).set(max(0, end - at))
+        return bool(self._suspects & before)

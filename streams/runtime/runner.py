@@ -8,20 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
 from streams import signals
 from streams.contract import topics
-from streams.contract.topics import TOPIC_OF, Topic
+from streams.contract.topics import MAX_VALUE_BYTES, TOPIC_OF, Topic
+from streams.runtime import cloudevents
 from streams.runtime.batch import Batch, Headers, Message
-from streams.runtime.edge import JSON, Edge
-from streams.runtime.step import Out, Question, Refusal, Screens, Step, Thinks
+from streams.runtime.edge import Edge
+from streams.runtime.step import Heard, Leaves, Out, Question, Refusal, Screens, Step, Thinks
 
 COALESCE_S = 0.02
-"""Urgent views closer together than this become one."""
+"""Urgent views closer together than this become one; a tick's or an answer's view just before delays none of them."""
+KEY_BYTES = 4096
+"""Of a refused message's key this much is kept."""
+WORDS_BYTES = 1000
+"""Of a refusal's field, value and reason this much is kept: a decoder may quote all that it was given."""
 _encode = msgspec.json.Encoder().encode
 
 
@@ -37,26 +41,36 @@ class _Partition:
     judged: Mapping[str, int] = field(default_factory=dict)
     """Topic to the offset below which an owner before us has kept the dead letters: they are not said twice."""
     viewed_at_s: float = float("-inf")
+    urgent: bool = False
+    """Evidence was folded that no view has told yet."""
+    urgent_at_s: float = float("-inf")
+    """The last view that told evidence."""
     due_at_s: float = float("inf")
     thinking: bool = False
 
 
 class Quota:
-    """At most `burst` dead letters per source and minute; more are only counted."""
+    """At most `burst` dead letters per source and minute, `total` and `total_bytes` of all; more are only counted."""
 
-    def __init__(self, burst: int = 100, sources: int = 1000) -> None:
-        self.burst, self.sources = burst, sources
+    def __init__(
+        self, burst: int = 100, sources: int = 1000, *, total: int = 10_000, total_bytes: int = 64_000_000
+    ) -> None:
+        self.burst, self.sources, self.total, self.total_bytes = burst, sources, total, total_bytes
         self._spent: dict[str, int] = {}
+        self._taken = self._bytes = 0
         self._minute = -1
 
-    def take(self, source: str, now_s: float) -> bool:
-        """Whether one more dead letter of `source` may be kept now."""
+    def take(self, source: str, now_s: float, size: int = 0) -> bool:
+        """Whether one more dead letter of `source`, of `size` bytes, may be kept now."""
         if (minute := int(now_s // 60)) != self._minute:
-            self._minute = minute
+            self._minute, self._taken, self._bytes = minute, 0, 0
             self._spent.clear()
         name = source if source in self._spent or len(self._spent) < self.sources else "other"
         self._spent[name] = self._spent.get(name, 0) + 1
-        return self._spent[name] <= self.burst
+        if self._spent[name] > self.burst or self._taken >= self.total or self._bytes + size > self.total_bytes:
+            return False
+        self._taken, self._bytes = self._taken + 1, self._bytes + size
+        return True
 
 
 class Runner:
@@ -69,7 +83,11 @@ class Runner:
         self._edges: dict[str, Edge[Any]] = {r.topic.name: Edge(r.topic) for r in step.reads}
         self._facts: dict[str, dict[bytes, Message]] = {r.topic.name: {} for r in step.shared}
         self._facts_end: dict[str, int] = {}
+        self._witness = step.stage.empty() if step.shared else None
+        """A state of no partition, that has heard the shared facts only: what it refuses is no fact."""
         self._quota = Quota()
+        self.silent = False
+        """True: nothing is viewed; what is due stays due."""
 
     # ------------------------------------------------------------ owning
 
@@ -92,7 +110,9 @@ class Runner:
 
     def release(self, partition: int) -> None:
         """Another worker owns `partition` now; its state is forgotten."""
-        self.partitions.pop(partition, None)
+        held = self.partitions.pop(partition, None)
+        if held is not None and isinstance(self.step.stage, Leaves):
+            self.step.stage.leave(held.state)
 
     def folded(self, topic: str, partition: int) -> int | None:
         """The next offset of `topic` to fold, None when nothing was."""
@@ -125,7 +145,7 @@ class Runner:
         held.folded[batch.topic] = fresh.next_offset
         self.restored_to(batch.topic, batch.partition, fresh.next_offset)
         if urgent:
-            held.due_at_s = min(held.due_at_s, held.viewed_at_s + COALESCE_S)
+            _hurry(held)
         return outs + self.speak(now_s, only=batch.partition)
 
     def hear_shared(self, batch: Batch, now_s: float) -> list[Out]:
@@ -133,26 +153,44 @@ class Runner:
         facts = self._facts[batch.topic]
         fresh = batch.since(self._facts_end.get(batch.topic, 0))
         self._facts_end[batch.topic] = max(self._facts_end.get(batch.topic, 0), fresh.next_offset)
-        heard, refused = self._edges[batch.topic].open(fresh)
+        heard, refused = self._screened(self._witness, fresh)
         outs = list(self._dead_letters(fresh, refused, now_s))
+        if heard.records:
+            self._witness = self.step.stage.fold(self._witness, heard)
         good = [fresh.messages[position] for position in heard.positions]
         for m in good:
             # a bad fact displaces none; put in anew, so that facts stay in the order of their offsets
             facts.pop(m.key or b"", None)
             facts[m.key or b""] = Message(m.offset, m.timestamp, m.key, m.value, m.headers)
-        for number, held in self.partitions.items():
-            # what the stage refuses is said once, not once a partition
-            said = outs if number == min(self.partitions) else None
-            if self._fold(held, Batch(batch.topic, batch.partition, good, batch.partitions), said, now_s):
-                held.due_at_s = min(held.due_at_s, held.viewed_at_s + COALESCE_S)
+        for held in self.partitions.values():
+            if self._fold(held, Batch(batch.topic, batch.partition, good, batch.partitions), None):
+                _hurry(held)
         return outs + self.speak(now_s)
+
+    def forget_facts(self, topic: str) -> None:
+        """The shared `topic` was made anew: its offsets begin again, and what it said before is no fact any more.
+
+        What partitions have folded of it stays with them until they hear something else.
+        """
+        self._facts[topic].clear()
+        self._facts_end.pop(topic, None)
+        self._witness = self.step.stage.empty()
+        for name, facts in self._facts.items():
+            if facts:
+                heard, _ = self._screened(self._witness, Batch(name, 0, tuple(facts.values())))
+                self._witness = self.step.stage.fold(self._witness, heard)
+
+    def _screened(self, state: Any, batch: Batch) -> tuple[Heard[Any], list[Refusal]]:
+        """What edge and stage let pass, and what they refuse."""
+        heard, refused = self._edges[batch.topic].open(batch)
+        if isinstance(self.step.stage, Screens) and heard.records:
+            screened = list(self.step.stage.screen(state, heard))
+            heard, refused = heard.without(screened), refused + screened
+        return heard, refused
 
     def _fold(self, held: _Partition, batch: Batch, outs: list[Out] | None, now_s: float = 0.0) -> bool:
         stage = self.step.stage
-        heard, refused = self._edges[batch.topic].open(batch)
-        if isinstance(stage, Screens) and heard.records:
-            screened = list(stage.screen(held.state, heard))
-            heard, refused = heard.without(screened), refused + screened
+        heard, refused = self._screened(held.state, batch)
         signals.HEARD.labels(self.step.name, batch.topic).inc(len(heard.records))
         if refused and outs is not None:
             judged = held.judged.get(batch.topic, 0)
@@ -167,20 +205,23 @@ class Runner:
         for refusal in refused:
             message = batch.messages[refusal.position]
             signals.REFUSED.labels(self.step.name, batch.topic).inc()
-            key = message.key or b""
-            if not self._quota.take(f"{batch.topic}/{key[:64]!r}", now_s):
+            key, value = (message.key or b"")[:KEY_BYTES], message.value and message.value[:MAX_VALUE_BYTES]
+            if not self._quota.take(f"{batch.topic}/{key[:64]!r}", now_s, len(key) + len(value or b"")):
                 signals.DEAD_LETTERS_DROPPED.labels(batch.topic).inc()
                 continue
             signals.DEAD_LETTERS.labels(batch.topic).inc()
-            yield Out(topics.DEAD_LETTERS.name, key, message.value, self._place(batch, refusal, message.offset, now_s))
+            place = self._place(batch, refusal, message.offset, now_s)
+            if message.value and value != message.value:
+                place = [*place, (topics.DEAD_LENGTH, str(len(message.value)).encode())]
+            yield Out(topics.DEAD_LETTERS.name, key, value, place)
 
     def _place(self, batch: Batch, refusal: Refusal, offset: int, now_s: float) -> Headers:
         return [
             (topics.DEAD_TOPIC, batch.topic.encode()),
             (topics.DEAD_PARTITION, str(batch.partition).encode()),
             (topics.DEAD_OFFSET, str(offset).encode()),
-            (topics.DEAD_FIELD, refusal.field.encode()),
-            (topics.DEAD_REASON, f"{refusal.reason} (got {refusal.value})".encode()),
+            (topics.DEAD_FIELD, refusal.field.encode()[:WORDS_BYTES]),
+            (topics.DEAD_REASON, f"{refusal.reason[:WORDS_BYTES]} (got {refusal.value[:WORDS_BYTES]})".encode()),
             (topics.DEAD_STEP, self.step.name.encode()),
             (topics.DEAD_AT_S, f"{now_s:.3f}".encode()),
         ]
@@ -200,24 +241,22 @@ class Runner:
     def speak(self, now_s: float, *, only: int | None = None) -> list[Out]:
         """Views of live partitions that are due."""
         outs: list[Out] = []
+        if self.silent:
+            return outs
         for number, held in self.partitions.items():
             if held.due_at_s <= now_s and not held.restoring and only in (None, number):
                 held.state = self.step.stage.advance(held.state, now_s)
                 outs.extend(self._out(record, now_s) for record in self.step.stage.view(held.state, now_s))
                 held.viewed_at_s, held.due_at_s = now_s, float("inf")
+                held.urgent_at_s = now_s if held.urgent else held.urgent_at_s
+                held.urgent = False
         return outs
 
     def _out(self, record: msgspec.Struct, now_s: float) -> Out:
         topic: Topic = TOPIC_OF[type(record)]
         key, value = topic.key_of(record).encode(), _encode(record)
-        headers: list[tuple[str, bytes]] = [
-            ("content-type", JSON),
-            ("ce_specversion", b"1.0"),
-            ("ce_type", f"tradewind.{topic.name}".encode()),
-            ("ce_source", self.source.encode()),
-            ("ce_id", f"{self.step.name}/{topic.key_of(record)}/{now_s:.6f}".encode()),
-            ("ce_time", _utc(now_s)),
-        ]
+        event_id = f"{self.step.name}/{key.decode()}/{now_s:.6f}"
+        headers = cloudevents.headers(topic.name, source=self.source, event_id=event_id, now_s=now_s)
         if self.step.seal is not None and topic is topics.ROUTING_TABLE:
             headers.extend(self.step.seal(key, value))
         signals.SAID.labels(self.step.name, topic.name).inc()
@@ -248,5 +287,7 @@ class Runner:
         return self.speak(now_s)
 
 
-def _utc(now_s: float) -> bytes:
-    return datetime.fromtimestamp(now_s, UTC).isoformat(timespec="milliseconds").encode()
+def _hurry(held: _Partition) -> None:
+    """Evidence: view at once, or with what else comes within COALESCE_S of the last evidence told."""
+    held.urgent = True
+    held.due_at_s = min(held.due_at_s, held.urgent_at_s + COALESCE_S)

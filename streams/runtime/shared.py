@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
@@ -16,7 +16,13 @@ from streams.runtime.fetch import look
 from streams.runtime.step import Reads, Since
 from streams.settings import Settings
 
-Hear = Callable[[Topic, int, Sequence[Messagelike]], None]
+
+class Hear(Protocol):
+    """Takes what was read; `anew`: the topic's offsets have begun again."""
+
+    def __call__(self, topic: Topic, partition: int, records: Sequence[Messagelike], *, anew: bool = False) -> None: ...
+
+
 _AGAIN_S = 1.0
 
 
@@ -26,6 +32,8 @@ class SharedReader:
     def __init__(self, inputs: Sequence[Reads], settings: Settings, hear: Hear) -> None:
         self._hear = hear
         self._inputs: Mapping[str, Reads] = {r.topic.full(settings.topic_prefix): r for r in inputs}
+        self._next: dict[Any, int] = {}
+        """Partition to the offset after the last record handed on."""
         self._consumer = AIOKafkaConsumer(
             bootstrap_servers=settings.bootstrap_servers,
             client_id="tradewind",
@@ -62,7 +70,12 @@ class SharedReader:
     async def _read(self, timeout_ms: int) -> None:
         got: Mapping[Any, Sequence[Messagelike]] = await self._consumer.getmany(timeout_ms=timeout_ms)
         for partition, records in got.items():
-            self._hear(self._inputs[partition.topic].topic, partition.partition, records)
+            # the consumer goes back on its own only where its place is beyond the end: the topic was made anew
+            anew = records[0].offset < self._next.get(partition, 0)
+            if anew:
+                signals.event("topic_made_anew", "warning", topic=partition.topic)
+            self._next[partition] = records[-1].offset + 1
+            self._hear(self._inputs[partition.topic].topic, partition.partition, records, anew=anew)
 
     @staticmethod
     def _since_s(reads: Reads, now_s: float) -> float | None:

@@ -93,6 +93,15 @@ class Screens(Protocol):
         ...
 
 
+@runtime_checkable
+class Leaves(Protocol):
+    """A stage that has said something of a partition elsewhere than on a topic, such as in a gauge."""
+
+    def leave(self, state: Any) -> None:
+        """Take it back: the partition is another worker's now."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Question:
     """Work too long for the loop: `ask(*given)` runs in a process beside it; all of it can be pickled."""
@@ -169,7 +178,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Out:
-    """One message to send: topic in the contract, printable key, exact bytes; `urgent` ones are not lingered over."""
+    """One message to send: topic in the contract (without prefix), printable key, exact bytes (None: a tombstone)."""
 
     topic: str
     key: bytes

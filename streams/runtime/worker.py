@@ -12,6 +12,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Coroutine, Sequence
+from importlib.metadata import version
 from typing import Any
 
 from streams import signals
@@ -31,6 +32,7 @@ _STOP_S = 3.0
 _END_S = 4.8
 _AGAIN_S = 1.0
 _SAME_S = 5.0
+_REMEMBERED = 1000
 _FAILURES = 3
 _FAILURES_WITHIN_S = 60.0
 
@@ -53,6 +55,7 @@ async def carried(steps: Sequence[Step], settings: Settings, name: str) -> Async
     async with contextlib.AsyncExitStack() as stack:
         await sender.start()
         stack.push_async_callback(sender.stop)
+        works.append(sender.watch())
         stack.callback(beside.stop)
         if any(isinstance(step.stage, Thinks) for step in steps):
             works.append(beside.start())
@@ -75,6 +78,7 @@ def run_worker(steps: Sequence[Step], settings: Settings, name: str, metrics_por
     times in a minute; one sentence on stderr says what and what to do.
     """
     signals.log_to(None, name, settings.log_level)
+    signals.BUILD.labels(version("tradewind"), name).set(1)
     for handler in logging.getLogger().handlers:
         handler.addFilter(_Seldom())
     try:
@@ -115,6 +119,9 @@ class _Seldom(logging.Filter):
         if record.name == "tradewind":
             return True
         what = (record.name, str(record.msg))
+        if len(self._said_at_s) >= _REMEMBERED:
+            said = self._said_at_s.items()
+            self._said_at_s = {w: at_s for w, at_s in said if record.created - at_s < _SAME_S}
         if record.created - self._said_at_s.get(what, 0.0) < _SAME_S:
             return False
         self._said_at_s[what] = record.created
@@ -186,7 +193,8 @@ async def _meanwhile(*works: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
 
 async def _measure(room: Room, app: Any) -> None:
     while True:
-        room.measure(app.end_of)
+        if room.measure(app.end_of):
+            await app.renew()
         await asyncio.sleep(_MEASURE_S)
 
 

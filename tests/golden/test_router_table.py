@@ -19,7 +19,7 @@ from router_sync.table import Draft, Number, build
 from streams.contract import topics
 from streams.runtime.runner import Runner
 from streams.runtime.step import Earliest, Reads, Step
-from tests.unit.router_fleet import demand, fleet, health, request_class
+from tests.unit.router_fleet import demand, fleet, health, request_class, told
 
 HERE = Path(__file__).parent
 VALUE, SEAL = HERE / "routing_table.json", HERE / "routing_table.tw-sig"
@@ -30,8 +30,8 @@ def made() -> tuple[bytes, bytes, bytes]:
     """Key, value and signature of a table with a law, an outage and a measured demand, as the runner sends it."""
     of = fleet([request_class("private", jurisdictions=("IE", "NO")), request_class("batch", slo_p95_ms=5000.0)])
     heard, asked = HeardHealth(), HeardDemand()
-    heard.fold(health([e.name for e in of.endpoints], 1_800_000_000.0, {"eu-west-a": 1_799_999_999.5}))
-    asked.fold(demand(1_799_999_999.0, {("eu", "private"): 70, ("eu", "batch"): 150, ("us", "batch"): 90}))
+    told(heard, health([e.name for e in of.endpoints], 1_800_000_000.0, {"eu-west-a": 1_799_999_999.5}))
+    told(asked, demand(1_799_999_999.0, {("eu", "private"): 70, ("eu", "batch"): 150, ("us", "batch"): 90}))
     at = situation(layout(of), heard, asked.rps(layout(of)), None, {}, 0.001, 1_800_000_000.0)
     shares = completed(at.problem, greedy(at.problem))
     draft = Draft(at.plan, shares, at.usable, at.standings, at.scores, at.p95_ms)

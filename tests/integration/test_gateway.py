@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import hashlib
 import io
 import json
@@ -168,6 +169,7 @@ async def house(folder: Path, of: RoutingTable | None = None, **fields: Any) -> 
         "state_dir": folder,
         "probing": Probing(quiet_s=3600, every_s=3600),
         "report_every_s": 0.02,
+        "status_every_s": 0.05,
         "drain_s": 1.0,
     }
     tables, sink = Tables(), ListSink()
@@ -476,7 +478,7 @@ async def test_a_new_table_moves_the_next_request(tmp_path: Path) -> None:
         _, headers, _ = await one.ask()
         assert (headers["x-tradewind-endpoint"], headers["x-tradewind-table"]) == ("b", "1.2")
         statuses = [record for record, _ in one.sink.records if isinstance(record, GatewayStatus)]
-        assert [status.version for status in statuses] == [1, 2]
+        assert sorted({status.version for status in statuses if status.version}) == [1, 2]
 
 
 async def test_keys_give_classes_and_a_header_may_only_choose_among_them(tmp_path: Path) -> None:
@@ -674,12 +676,13 @@ async def test_two_gateways_may_share_one_port(tmp_path: Path) -> None:
     async with (
         upstream(answering()) as a,
         house(tmp_path, table({"a": a}, {"a": 1.0}), reuse_port=True) as one,
-        house(tmp_path, port=one.gateway.port, reuse_port=True, name="gateway-2") as two,
     ):
-        assert two.gateway.port == one.gateway.port
-        for _ in range(8):
-            async with aiohttp.ClientSession() as fresh, fresh.post(one.url + CHAT, json=ASK) as answer:
-                assert answer.status == 200
+        await until(lambda: any((tmp_path / "tables").glob("*.table")))
+        async with house(tmp_path, port=one.gateway.port, reuse_port=True, name="gateway-2") as two:
+            assert two.gateway.port == one.gateway.port
+            for _ in range(8):
+                async with aiohttp.ClientSession() as fresh, fresh.post(one.url + CHAT, json=ASK) as answer:
+                    assert answer.status == 200
 
 
 async def test_a_gateway_process_says_it_listens_and_ends_cleanly_on_sigterm(tmp_path: Path) -> None:
@@ -770,3 +773,214 @@ async def test_who_waits_at_an_endpoint_that_falls_is_served_by_another(tmp_path
     ):
         status, headers, body = await asyncio.wait_for(one.ask(), 10.0)
         assert (status, body, headers["x-tradewind-endpoint"]) == (200, ANSWER, "b")
+
+
+@pytest.mark.parametrize(("path", "times"), [("/v1/batches", 1), ("/v1/fine_tuning/jobs", 1), ("/v1/embeddings", 2)])
+async def test_only_posts_that_generate_are_sent_a_second_time(tmp_path: Path, path: str, times: int) -> None:
+    seen: list[str] = []
+
+    async def lost(request: web.Request) -> web.StreamResponse:
+        seen.append(request.path)
+        return await resetting(request)
+
+    async with (
+        upstream(lost) as a,
+        upstream(lost) as b,
+        house(tmp_path, table({"a": a, "b": b}, {"a": 1.0})) as one,
+    ):
+        assert (await one.ask(path=path))[0] == 502
+        assert seen == [path] * times
+
+
+async def test_any_post_goes_elsewhere_when_no_connection_was_made(tmp_path: Path) -> None:
+    async with upstream(answering()) as b, house(tmp_path, table({"a": refusing(), "b": b}, {"a": 1.0})) as one:
+        status, headers, _ = await one.ask(path="/v1/batches")
+        assert (status, headers["x-tradewind-attempts"]) == (200, "2")
+
+
+async def test_endpoints_are_asked_for_plain_bytes_whatever_the_caller_accepts(tmp_path: Path) -> None:
+    accepted: list[str] = []
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        accepted.append(request.headers.get("Accept-Encoding", "none"))
+        return await streaming(EVENT, DONE)(request)
+
+    async with upstream(handle) as a, house(tmp_path, table({"a": a}, {"a": 1.0})) as one:
+        status, _, body = await one.ask(stream=True, headers={"Accept-Encoding": "gzip, br"})
+        assert (status, body, accepted) == (200, EVENT + DONE, ["identity"])
+
+
+async def test_a_stream_that_is_compressed_all_the_same_comes_through_as_it_is_and_blames_nobody(
+    tmp_path: Path,
+) -> None:
+    packed, more = gzip.compress(EVENT + DONE), asyncio.Event()
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Content-Encoding": "gzip"})
+        await response.prepare(request)
+        await response.write(packed[:10])
+        await more.wait()  # the first part is to arrive before the second is made
+        await response.write(packed[10:])
+        return response
+
+    async with upstream(handle) as a, house(tmp_path, table({"a": a}, {"a": 1.0})) as one:
+        async with (
+            aiohttp.ClientSession(auto_decompress=False) as raw,
+            raw.post(one.url + CHAT, json={**ASK, "stream": True}) as answer,
+        ):
+            assert (answer.status, answer.headers["Content-Encoding"]) == (200, "gzip")
+            got = await answer.content.readany()
+            more.set()
+            assert gzip.decompress(got + await answer.read()) == EVENT + DONE
+        await until(lambda: bool(one.metrics("a")))
+        assert not one.metrics("a")[0].errors
+
+
+async def test_a_stream_never_goes_on_with_an_answer_that_is_no_stream(tmp_path: Path) -> None:
+    broken = streaming(chunk("A", "The"), then="cut")
+    for other in (answering(), answering(b"{}", 400)):
+        async with (
+            upstream(broken) as a,
+            upstream(other) as b,
+            house(tmp_path / hex(id(other)), continuing(table({"a": a, "b": b}, {"a": 1.0}))) as one,
+        ):
+            got = bytearray()
+            async with asyncio.timeout(10), one.session.post(one.url + CHAT, json={**ASK, "stream": True}) as answer:
+                with pytest.raises(aiohttp.ClientPayloadError):
+                    await _into(got, answer)
+            assert got.startswith(chunk("A", "The") + b"event: error")
+            assert b"HTTP/1.1" not in got
+
+
+async def test_headers_that_are_for_one_hop_only_end_here_both_ways(tmp_path: Path) -> None:
+    seen: dict[str, str] = {}
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        seen.update({name.lower(): value for name, value in request.headers.items()})
+        return web.Response(body=ANSWER, headers={"Connection": "keep-alive, X-Theirs", "X-Theirs": "1", "X-Far": "2"})
+
+    async with upstream(handle) as a, house(tmp_path, table({"a": a}, {"a": 1.0})) as one:
+        sent = {"Connection": "keep-alive, X-Mine", "X-Mine": "1", "X-Far": "2"}
+        _, headers, _ = await one.ask(headers=sent)
+        assert (seen.get("x-mine"), seen["x-far"]) == (None, "2")
+        assert (headers.get("x-theirs"), headers["x-far"]) == (None, "2")
+
+
+async def test_a_query_goes_on_as_it_came(tmp_path: Path) -> None:
+    seen: list[str] = []
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        seen.append(request.raw_path)
+        return web.Response(body=ANSWER)
+
+    async with upstream(handle) as a, house(tmp_path, table({"a": a}, {"a": 1.0})) as one:
+        where = f"{CHAT}?q=a%26b%20c%0d%0aX-Evil:%201"
+        async with one.session.post(URL(one.url + where, encoded=True), json=ASK) as answer:
+            assert answer.status == 200
+        assert seen == [where]
+
+
+async def test_a_get_needs_no_body_only_a_model(tmp_path: Path) -> None:
+    async with upstream(answering(b'{"data":[]}')) as a, house(tmp_path, table({"a": a}, {"a": 1.0})) as one:
+        async with one.session.get(f"{one.url}/v1/files", headers={"x-tradewind-model": "m"}) as answer:
+            assert (answer.status, await answer.read()) == (200, b'{"data":[]}')
+        async with one.session.get(f"{one.url}/v1/files") as answer:
+            assert (answer.status, error(await answer.read())["code"]) == (400, "missing_model")
+
+
+@pytest.mark.parametrize("header", [b"x-tradewind-session", b"x-tradewind-class", b"x-request-id"])
+async def test_a_header_that_is_no_text_is_a_400_that_names_it(tmp_path: Path, header: bytes) -> None:
+    async with upstream(answering()) as a, house(tmp_path, table({"a": a}, {"a": 1.0})) as one:
+        status, body = await raw_ask(one.gateway.port, header + b": \xff\xfe")
+        assert (status, error(body)["param"]) == (400, header.decode())
+
+
+async def raw_ask(port: int, header: bytes) -> tuple[int, bytes]:
+    """Status and body of a request with one header of any bytes."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    body = json.dumps(ASK).encode()
+    head = b"POST %s HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: %d\r\n%s\r\n\r\n"
+    writer.write(head % (CHAT.encode(), len(body), header) + body)
+    answer = await reader.read()
+    writer.close()
+    await writer.wait_closed()
+    said, _, rest = answer.partition(b"\r\n\r\n")
+    return int(said.split()[1]), rest
+
+
+async def test_models_are_those_the_caller_may_use(tmp_path: Path) -> None:
+    keys = tmp_path / "keys.yaml"
+    digests = [hashlib.sha256(key).hexdigest() for key in (b"k1", b"k2")]
+    keys.write_text(
+        f"keys:\n  - {{sha256: {digests[0]}, tenant: acme}}\n"
+        f"  - {{sha256: {digests[1]}, tenant: other, classes: [gold]}}\n"
+    )
+    async with house(tmp_path, table({"a": "http://a:1"}, {"a": 1.0}), keys=keys, anonymous=False) as one:
+        for key, expected in [("k1", ["m"]), ("k2", [])]:
+            headers = {"Authorization": f"Bearer {key}"}
+            async with one.session.get(f"{one.url}/v1/models", headers=headers) as answer:
+                said = await answer.json()
+                assert (said["object"], [model["id"] for model in said["data"]]) == ("list", expected)
+            async with one.session.get(f"{one.url}/v1/models/m", headers=headers) as answer:
+                assert answer.status == (200 if expected else 404)
+        async with one.session.get(f"{one.url}/v1/models") as answer:
+            assert answer.status == 401
+        async with one.session.post(f"{one.url}/v1/models", headers={"Authorization": "Bearer k1"}) as answer:
+            assert answer.status == 405
+
+
+async def test_with_a_port_of_its_own_callers_do_not_get_the_gateways_inner_pages(tmp_path: Path) -> None:
+    async with house(tmp_path, table({"a": "http://a:1"}, {"a": 1.0}), admin_port=0) as one:
+        inner = f"http://127.0.0.1:{one.gateway.admin_port}"
+        expected = {"/healthz": (200, 200), "/readyz": (404, 200), "/metrics": (404, 200), "/v1/models": (200, 404)}
+        for path, statuses in expected.items():
+            for where, status in zip((one.url, inner), statuses, strict=True):
+                async with one.session.get(where + path) as answer:
+                    assert answer.status == status, (where, path)
+
+
+async def test_a_gateway_without_a_table_tells_what_it_refused(tmp_path: Path) -> None:
+    async with house(tmp_path) as one:
+        await one.tables.queue.put(Found(b"m", b"{}", []))
+        await until(lambda: len(one.sink.records) >= 2)  # at once, and again with each interval
+        status, _ = one.sink.records[-1]
+        assert isinstance(status, GatewayStatus)
+        assert (status.service, status.version, status.refused) == ("m", None, {"signature": 1})
+
+
+class Stumbling(Tables):
+    """A source that fails in a way nobody thought of, each time after one record."""
+
+    async def records(self) -> AsyncIterator[Found]:
+        yield await self.queue.get()
+        self.failures += 1
+        raise RuntimeError("never seen before")
+
+
+async def test_following_goes_on_after_a_mistake_nobody_thought_of(tmp_path: Path) -> None:
+    signer, tables = load_or_make(tmp_path / "key"), Stumbling()
+    config = GatewayConfig(origin="eu", port=0, trust=(public_path(tmp_path / "key"),), state_dir=tmp_path)
+    gateway = Gateway(config, source=tables, sink=ListSink(), rng=random.Random(1))
+    await gateway.start()
+    try:
+        for version in (1, 2, 3):
+            value = msgspec.json.encode(table({"a": "http://a:1"}, {"a": 1.0}, version=version))
+            await tables.queue.put(Found(b"m", value, signer.seal(b"m", value)))
+        await until(lambda: gateway.following.follower.held["m"].number == (1, 3) if tables.failures else False)
+    finally:
+        await gateway.stop()
+
+
+async def test_a_probe_that_raises_what_nobody_thought_of_is_not_the_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def nonsense(url: str, path: str) -> URL:
+        asked.append(url)
+        raise ValueError("no address")
+
+    monkeypatch.setattr("router_sync.gateway.probe.health_url", nonsense)
+    probing = Probing(quiet_s=0.01, every_s=0.01)
+    async with house(tmp_path, table({"a": "http://a:1"}, {"a": 1.0}), probing=probing):
+        await until(lambda: len(asked) >= 3)

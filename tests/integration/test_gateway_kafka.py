@@ -191,7 +191,7 @@ async def test_a_killed_broker_leaves_the_gateway_serving_and_after_its_restart_
         router = Router(where, prefix, tmp_path, url)
         await router.publish(1)
         async with gateway(where, prefix, tmp_path) as one:
-            await until(lambda: version(one) == 1)
+            await until(lambda: version(one) == 1 and any((tmp_path / "tables").glob("*.table")))
             broker.kill()
             for _ in range(20):
                 assert await ask(one) == 200

@@ -132,3 +132,36 @@ def test_an_alias_table_holds_any_shares(shares: list[float]) -> None:
         held[other[i]] += 1 - (keep[i] - i)
     expected: list[Any] = [share / sum(shares) * count for share in shares]
     assert held == pytest.approx(expected, abs=1e-9)
+
+
+@given(st.lists(st.tuples(st.floats(0.01, 1.0), st.floats(1.0, 5000.0)), min_size=2, max_size=8), st.integers(1, 100))
+def test_strain_is_the_same_for_all_while_each_holds_its_share_whatever_its_size_and_distance(
+    of: list[tuple[float, float]], load: int
+) -> None:
+    total = sum(share for share, _ in of)
+    names = tuple(NAMES[: len(of)])
+    shares = tuple(share / total for share, _ in of)
+    route = Route(origin="eu", class_="chat", slo_p95_ms=300, endpoints=names, shares=shares)
+    table = RoutingTable(
+        service="m",
+        epoch=1,
+        version=1,
+        issued_at_s=0,
+        expires_at_s=1e9,
+        fleet_version=1,
+        default_class="chat",
+        endpoints=tuple(described(name, "ready") for name in names),
+        routes=(route,),
+    )
+    picker = Picker(table, rng=random.Random(1), clock=lambda: 100.0)
+    for name, (_, latency_ms) in zip(names, of, strict=True):
+        local = picker.endpoints[name]
+        local.ok(100.0, latency_ms, local.begin())
+    picker.adopt(table)  # takes over what is usual
+    strains = []
+    for name, (share, latency_ms) in zip(names, of, strict=True):
+        picker.endpoints[name].in_flight = load * share * latency_ms  # type: ignore[assignment]  # Little's law
+        pick = picker.pick("eu", "chat", exclude=set(names) - {name})
+        assert pick is not None
+        strains.append(pick.strain(100.0))
+    assert strains == pytest.approx([strains[0]] * len(strains))

@@ -91,6 +91,14 @@ def test_a_full_memory_is_remembered_and_one_more_is_not(first: int) -> None:
     assert list(answers(seen, [[Said(0, 7, first + REMEMBERED, 0.0)], [records[0]]])) == [False, False]
 
 
+def test_what_an_observer_repeats_within_lateness_is_known_up_to_the_rate_that_is_stated() -> None:
+    """3,276 records a second for 5 s, then all of it again; a ring of 4,096 would have known the last second only."""
+    said_in_5_s = [Said(0, 1_700_000_000, n, 0.0) for n in range(5 * 3276)]
+    seen = Seen()
+    assert not any(answers(seen, [said_in_5_s]))
+    assert all(answers(seen, [said_in_5_s]))
+
+
 @given(many)
 def test_other_observers_and_boots_are_no_duplicates(records: list[Said]) -> None:
     distinct = list(dict.fromkeys((s.observer, s.boot, s.seq) for s in records))

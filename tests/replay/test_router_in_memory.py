@@ -16,7 +16,16 @@ from router_sync.sign import Signer, Trust
 from router_sync.stage import Router
 from router_sync.state import RouterState
 from streams.contract.records import Decision, Demand, EndpointHealth, Fleet, Record, RoutingTable
-from streams.contract.topics import DEAD_LETTERS, DECISIONS, DEMAND, ENDPOINT_HEALTH, FLEET, ROUTING_TABLE, TOPIC_OF
+from streams.contract.topics import (
+    DEAD_LETTERS,
+    DEAD_REASON,
+    DECISIONS,
+    DEMAND,
+    ENDPOINT_HEALTH,
+    FLEET,
+    ROUTING_TABLE,
+    TOPIC_OF,
+)
 from streams.runtime.batch import Batch, Message
 from streams.runtime.memory import MemoryCarrier
 from streams.runtime.runner import Runner
@@ -216,6 +225,65 @@ def test_a_fleet_that_does_not_fit_together_goes_to_the_dead_letters() -> None:
     assert world.carrier.said(DEAD_LETTERS)
 
 
+def letters(world: World) -> list[bytes]:
+    return [dict(m.headers)[DEAD_REASON] for m in world.carrier.said(DEAD_LETTERS)]
+
+
+def test_an_older_fleet_and_one_of_another_name_change_nothing_and_are_set_aside() -> None:
+    world = World(fleet(version=5))
+    world.live(2)
+    count = len(world.tables())
+    world.tell(fleet([request_class("interactive", jurisdictions=("US",))], version=4))
+    world.tell(msgspec.structs.replace(fleet([request_class("vip")], version=9), fleet="other"))
+    world.carrier.run_until(world.now_s + 0.5)
+    assert len(world.tables()) == count
+    older, other = letters(world)
+    assert b"is older than 5, which is in force" in older
+    assert b"publish it under a prefix of its own" in other
+    world.tell(fleet([request_class("interactive", jurisdictions=("US",))], version=6))
+    world.carrier.run_until(world.now_s + 0.5)
+    assert world.tables()[-1].fleet_version == 6
+
+
+def test_the_highest_version_of_a_batch_holds_whatever_comes_after_it() -> None:
+    router = Router()
+    state = router.empty()
+    several = [fleet(version=2), fleet(version=3), fleet(version=1)]
+    batch = Batch(FLEET.name, 0, [Message(n, 0, b"", b"") for n in range(3)])
+    said = Heard(batch, np.arange(3), several)
+    assert [r.position for r in router.screen(state, said)] == [2]
+    state = router.fold(state, said)
+    assert state.plan is not None
+    assert state.plan.fleet.version == 3
+
+
+def test_evidence_just_after_a_tick_or_an_answer_does_not_wait() -> None:
+    for after_s in (0.001, 0.005, 0.015):
+        world = World()
+        world.live(3)
+        world.down |= dict.fromkeys(EU, world.now_s)
+        world.carrier.run_until(world.now_s + after_s)
+        world.said()
+        world.carrier.run_until(world.now_s)
+        assert world.tables()[-1].issued_at_s == world.now_s
+        assert not used(world.tables()[-1]) & set(EU)
+
+
+def test_what_follows_evidence_within_twenty_milliseconds_is_told_with_the_rest() -> None:
+    world = World()
+    world.live(3)
+    count = len(world.tables())
+    world.lose("eu-west-a")
+    first_s = world.now_s
+    for name in ("eu-west-b", "us-east-a"):
+        world.carrier.run_until(world.now_s + 0.004)
+        world.down[name] = world.now_s
+        world.said()
+    world.carrier.run_until(first_s + 0.1)
+    at_s = [t.issued_at_s - first_s for t in world.tables()[count:] if "down" in t.reason]
+    assert at_s == pytest.approx([0.0, 0.02])
+
+
 def test_a_silent_source_evacuates_nobody_but_is_told() -> None:
     world = World()
     world.live(5)
@@ -332,7 +400,7 @@ def started(of: Fleet | None = None) -> tuple[Router, RouterState]:
 
 
 def heard(record: Record) -> Heard[Any]:
-    batch = Batch(TOPIC_OF[type(record)].name, 0, [Message(0, 0, b"", b"")])
+    batch = Batch(TOPIC_OF[type(record)].name, 0, [Message(0, int(START_S * 1000), b"", b"")])
     return Heard(batch, np.arange(1), [record])
 
 
@@ -349,6 +417,38 @@ def test_a_question_that_failed_is_asked_again_after_the_next_view_not_before() 
     assert router.question(state) is None
     state = router.advance(state, START_S + 1)
     assert router.question(state) is not None
+
+
+def test_half_a_move_whose_question_fails_is_gone_to_the_end_all_the_same() -> None:
+    router, state = started()
+    state.asked, state.ask, state.again_at_s = state.ask, None, START_S + 1
+    for second in (2, 3):
+        state = router.advance(state, START_S + second)
+        question = router.question(state)
+        assert question is not None, "asked because only half the way was gone, and again when that failed"
+    state = router.answer(state, question.ask(*question.given))
+    state = router.advance(state, START_S + 4)
+    assert router.question(state) is None
+
+
+def test_questions_keep_a_distance_and_noise_asks_none() -> None:
+    router, state = started()
+    question = router.question(state)
+    assert question is not None
+    state = router.advance(router.answer(state, question.ask(*question.given)), START_S + 0.1)
+    names = [e.name for e in fleet().endpoints]
+    state = router.fold(state, heard(health(names, START_S, dict.fromkeys(EU, START_S))))
+    state = router.advance(state, START_S + 0.2)
+    assert router.question(state) is None, "the greedy shares are in force meanwhile"
+    state = router.advance(state, START_S + 0.6)
+    question = router.question(state)
+    assert question is not None
+    state = router.answer(state, question.ask(*question.given))
+    for second in range(1, 20):
+        arrived = {(o, c): 20 + (-1) ** second for o in ("eu", "us") for c in ("interactive", "batch")}
+        state = router.fold(state, heard(demand(START_S + second, arrived)))
+        state = router.advance(state, START_S + second)
+        assert router.question(state) is None
 
 
 def test_an_answer_about_a_fleet_that_is_gone_is_forgotten() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from router_sync.heard import HeardDemand, HeardHealth
 from streams.contract.records import Demand, Endpoint, EndpointHealth, Fleet, Origin, RequestClass, Service, Verdict
 
 REGIONS = {"eu-west": ("aws", "IE"), "us-east": ("aws", "US"), "ap-south": ("gcp", "IN")}
@@ -78,6 +79,16 @@ def health(
         first_error_at_s=tuple(gone.get(name) for name in rows),
         last_ok_at_s=(None,) * n,
     )
+
+
+def told(heard: HeardHealth | HeardDemand, record: EndpointHealth | Demand) -> bool:
+    """Fold `record` as if the broker took it when it was made; whether somebody went down or came back."""
+    if isinstance(heard, HeardHealth):
+        assert isinstance(record, EndpointHealth)
+        return heard.fold(record, record.made_at_s)
+    assert isinstance(record, Demand)
+    heard.fold(record, record.at_s + record.slot_s)
+    return False
 
 
 def demand(at_s: float, arrived: Mapping[tuple[str, str], int], source: str = "arrivals.v1/0") -> Demand:

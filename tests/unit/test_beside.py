@@ -36,7 +36,7 @@ async def test_a_question_that_hangs_is_given_up_and_its_process_replaced(beside
     first = await beside.ask(Question(os.getpid, ()))
     began_s = time.monotonic()
     assert await beside.ask(Question(time.sleep, (60,))) is None
-    assert time.monotonic() - began_s < 5.0
+    assert time.monotonic() - began_s < 30.0  # of the sixty it would take
     assert await beside.ask(Question(os.getpid, ())) not in (None, first)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +58,13 @@ def sealed(of: RoutingTable | bytes, *signers: Signer, key: bytes = b"m") -> Fou
 
 def follower(folder: Path | None = None) -> Follower:
     return Follower(TRUST, Shelf(folder) if folder else None)
+
+
+def keep(folder: Path, found: Found) -> None:
+    """Follow `found` and end, so that it is on disk."""
+    shelf = Shelf(folder)
+    assert Follower(TRUST, shelf).offer(found, NOW_S) is not None
+    shelf.settle()
 
 
 def test_a_sound_table_is_adopted_with_its_age_and_number() -> None:
@@ -141,7 +150,7 @@ def test_two_signatures_are_accepted_when_either_key_is_trusted() -> None:
 
 
 def test_the_last_good_table_comes_back_from_disk_byte_for_byte_and_guards_against_rollback(tmp_path: Path) -> None:
-    follower(tmp_path).offer(sealed(table()), NOW_S)
+    keep(tmp_path, sealed(table()))
     (file,) = tmp_path.iterdir()
     assert file.stat().st_mode & 0o777 == 0o600
     again = follower(tmp_path)
@@ -152,7 +161,7 @@ def test_the_last_good_table_comes_back_from_disk_byte_for_byte_and_guards_again
 
 
 def test_a_table_that_expired_on_disk_is_held_and_flagged(tmp_path: Path) -> None:
-    follower(tmp_path).offer(sealed(table()), NOW_S)
+    keep(tmp_path, sealed(table()))
     again = follower(tmp_path)
     assert again.restore(NOW_S + 1000) == [table()]
     assert again.held["m"].expired(NOW_S + 1000)
@@ -169,13 +178,46 @@ def test_a_spoilt_file_on_disk_is_left_aside(tmp_path: Path, content: bytes) -> 
 def test_a_disk_that_cannot_be_written_does_not_stop_a_table(tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")
-    assert follower(blocked).offer(sealed(table()), NOW_S) is not None
+    keep(blocked, sealed(table()))
 
 
 def test_a_service_name_with_slashes_makes_one_file_in_the_folder(tmp_path: Path) -> None:
-    follower(tmp_path).offer(sealed(table(service="org/m"), key=b"org/m"), NOW_S)
+    keep(tmp_path, sealed(table(service="org/m"), key=b"org/m"))
     assert len(list(tmp_path.iterdir())) == 1
     assert follower(tmp_path).restore(NOW_S) == [table(service="org/m")]
+
+
+def test_a_slow_disk_holds_up_nobody_and_of_the_tables_that_wait_for_it_the_last_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writes, begun, released = list[str](), threading.Event(), threading.Event()
+
+    def fsync(_: int) -> None:
+        writes.append(threading.current_thread().name)
+        begun.set()
+        assert released.wait(10)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    shelf = Shelf(tmp_path)
+    one = Follower(TRUST, shelf)
+    assert one.offer(sealed(table(version=1)), NOW_S) is not None
+    assert begun.wait(10)
+    for version in range(2, 6):
+        assert one.offer(sealed(table(version=version)), NOW_S) is not None
+    assert one.held["m"].number == (7, 5)
+    released.set()
+    shelf.settle()
+    assert len(writes) == 2
+    assert threading.current_thread().name not in writes
+    assert follower(tmp_path).restore(NOW_S) == [table(version=5)]
+
+
+@pytest.mark.parametrize("key", [b"", b"\xff", b"a b", b"x" * 129])
+def test_refusals_under_a_key_that_is_no_name_are_counted_together(key: bytes) -> None:
+    one = follower()
+    assert one.offer(Found(key, b"{}", []), NOW_S) is None
+    assert one.refused == {"other": {"signature": 1}}
+    assert one.counted_as(key) == "other"
 
 
 async def test_a_file_is_followed_through_absence_nonsense_and_change(tmp_path: Path) -> None:

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+from importlib.resources import files
 from pathlib import Path
+from typing import cast
 
 import msgspec
 import pytest
 
+from router_sync import fleet as fleets
 from streams.contract import topics
-from streams.contract.errors import BadSetting, Missing
-from streams.contract.records import Route, RoutingTable, TableEndpoint
-from tradewind.demo import report
+from streams.contract.errors import BadSetting, Missing, Stop
+from streams.contract.records import Fleet, Route, RoutingTable, TableEndpoint
+from streams.settings import Settings
+from tradewind.demo import elsewhere, report, rounds
+from tradewind.demo.book import Book
+from tradewind.demo.folder import MARK, fresh_folder
+from tradewind.demo.options import Options
 from tradewind.demo.outage import Outage, parse_outage
-from tradewind.demo.play import fresh_folder
-from tradewind.demo.watch import Seat
+from tradewind.demo.play import Play
+from tradewind.demo.pretend_fleet import STATE, PretendFleet, moved, placed
+from tradewind.demo.screen import Screen
+from tradewind.demo.watch import Onlooker
 from tradewind.load import Outcome
+from tradewind.load.surge import Surge
 
 REGIONS = ["ap-south", "eu-west"]
 
@@ -52,25 +64,62 @@ def test_a_wrong_outage_is_refused_with_flag_value_and_remedy(words: str) -> Non
     assert refused.value.remedy
 
 
+def test_an_outage_after_the_end_of_the_run_is_refused() -> None:
+    with pytest.raises(BadSetting, match="--seconds is 30"):
+        parse_outage("eu-west@30", REGIONS, 30.0)
+    assert parse_outage("eu-west@29", REGIONS, 30.0).at_s == 29
+
+
 def test_the_onlooker_measures_from_the_first_failed_attempt_to_the_table_without_the_endpoint() -> None:
-    seat = Seat()
+    onlooker = Onlooker()
     for table, now_s in ((_table(1), 10.0), (_table(2, ("a", "b"), 10.9), 11.0), (_table(3, ("a", "b")), 12.0)):
-        seat.see(topics.ROUTING_TABLE.name, msgspec.json.encode(table), now_s)
-    assert seat.evidence_ms == pytest.approx([100.0, 100.0])
-    assert seat.published == 3
-    assert [(version, why) for _, version, why in seat.moves] == [(1, "because 1"), (2, "because 2")]
+        onlooker.see(topics.ROUTING_TABLE.name, msgspec.json.encode(table), now_s)
+    assert onlooker.evidence_ms == pytest.approx([100.0, 100.0])
+    assert onlooker.published == 3
+    assert [(version, why) for _, version, why in onlooker.moves] == [(1, "because 1"), (2, "because 2")]
+
+
+def test_tables_of_an_older_run_are_compared_with_but_not_counted() -> None:
+    onlooker = Onlooker(since_s=100.0)
+    for table, now_s, old in (
+        (_table(1), 101.0, True),
+        (_table(2, ("a",), 7.0), 101.0, True),
+        (_table(3, ("a", "b"), 8.0), 102.0, False),  # what an older run met is not this one's
+        (_table(4, ("a", "b", "c"), 102.9), 103.0, False),
+    ):
+        onlooker.see(topics.ROUTING_TABLE.name, msgspec.json.encode(table), now_s, old=old)
+    assert (onlooker.published, onlooker.table_at_s) == (2, [102.0, 103.0])
+    assert onlooker.evidence_ms == pytest.approx([100.0])
+    assert [version for _, version, _ in onlooker.moves] == [3, 4]
+
+
+def _booked(outcomes: list[Outcome], kept: int = 100) -> Book:
+    book = Book(kept)
+    for outcome in outcomes:
+        book.add(outcome)
+    return book
+
+
+def _made(book: Book, outage: Outage | None = None) -> report.Report:
+    return report.make(book, Onlooker(), report.Broker("k", "4", True), outage, seconds=9, startup_s=1)
 
 
 def test_a_failure_counts_as_servable_unless_it_was_the_callers_own_doing() -> None:
     outcomes = [_outcome(1), _outcome(2, ok=False, error="truncated"), _outcome(3, ok=False, error="client_4xx")]
-    made = report.make(outcomes, Seat(), report.Broker("k", "4", True), None, seconds=4, startup_s=1)
+    made = _made(_booked(outcomes))
     assert (made.requests, made.failed, made.lost_servable) == (3, 2, 1)
     assert made.errors == {"truncated": 1, "client_4xx": 1}
 
 
+def test_a_run_longer_than_what_is_kept_still_counts_every_request() -> None:
+    book = _booked([_outcome(1, ok=False, error="reset")] + [_outcome(float(second)) for second in range(9)], kept=4)
+    made = _made(book)
+    assert len(book.last) == 4
+    assert (made.requests, made.failed, made.lost_servable, made.errors) == (10, 1, 1, {"reset": 1})
+
+
 def test_quantiles_are_cut_at_the_outage() -> None:
-    outcomes = [_outcome(float(second)) for second in range(9)]
-    made = report.make(outcomes, Seat(), report.Broker("k", "4", True), Outage("eu", 3, 6), seconds=9, startup_s=1)
+    made = _made(_booked([_outcome(float(second)) for second in range(9)]), Outage("eu", 3, 6))
     assert made.p95_ms == {"before": 30.0, "during": 60.0, "after": 90.0}
 
 
@@ -87,7 +136,39 @@ def test_a_run_starts_from_an_empty_folder_unless_told_to_keep_it(tmp_path: Path
     with fresh_folder(folder, keep=True):
         assert (folder / "note").exists()
     with fresh_folder(folder, keep=False):
-        assert [p.name for p in folder.iterdir()] == [".lock"]
+        assert [p.name for p in folder.iterdir()] == [MARK]
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_a_folder_that_is_not_a_demos_is_neither_emptied_nor_taken(tmp_path: Path, keep: bool) -> None:
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter").write_text("years")
+    with pytest.raises(Missing, match="not a demo's folder") as refused, fresh_folder(tmp_path, keep=keep):
+        pass
+    assert "--data" in refused.value.remedy
+    assert [p.name for p in tmp_path.rglob("*")] == ["thesis", "chapter"]
+
+
+def test_a_link_in_the_folder_is_removed_and_what_it_points_to_stays(tmp_path: Path) -> None:
+    folder, other = tmp_path / "run", tmp_path / "other"
+    other.mkdir()
+    (other / "note").write_text("x")
+    with fresh_folder(folder, keep=False):
+        (folder / "to_folder").symlink_to(other)
+        (folder / "to_file").symlink_to(other / "note")
+        (folder / "to_nothing").symlink_to(tmp_path / "gone")
+    with fresh_folder(folder, keep=False):
+        assert [p.name for p in folder.iterdir()] == [MARK]
+    assert (other / "note").read_text() == "x"
+
+
+def test_a_mark_that_is_a_link_makes_no_folder_ours(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (tmp_path / "note").write_text("x")
+    (folder / MARK).symlink_to(tmp_path / "note")
+    with pytest.raises(Missing, match="not a demo's folder"), fresh_folder(folder, keep=False):
+        pass
 
 
 def test_two_runs_do_not_share_a_folder(tmp_path: Path) -> None:
@@ -103,3 +184,115 @@ def test_a_folder_that_cannot_be_written_is_said_in_one_sentence(tmp_path: Path)
     (tmp_path / "file").write_text("")
     with pytest.raises(Missing, match="cannot be written"), fresh_folder(tmp_path / "file" / "run", keep=False):
         pass
+
+
+def test_rounds_go_on_until_the_run_ends() -> None:
+    options = Options(seconds=7210.0, rps=1.0)
+    assert [rounds.lasts_s(options, at_s) for at_s in (0.0, 3600.0, 7200.0, 7210.0)] == [3600.0, 3600.0, 10.0, 0.0]
+    assert rounds.lasts_s(Options(), 1e9) == 3600.0, "an endless run goes on"
+
+
+def test_the_second_hour_has_load_and_surges_stay_where_the_run_has_them() -> None:
+    def due(surge: str, from_s: float, to_s: float) -> int:
+        """Requests of the second hour from `from_s` to `to_s` of the run."""
+        at_s = 3600.0 + rounds.arrivals(Options(seconds=7200.0, rps=1.0, surge=surge), 1, 3600.0).at_s
+        return int(((at_s >= from_s) & (at_s < to_s)).sum())
+
+    assert due("", 3600, 7200) > 1800
+    assert due("", 7100, 7200) > 0
+    surges = "5x@10-20,3x@3700-3800"
+    assert due(surges, 3600, 3700) == due("", 3600, 3700), "the surge of 10 s is over"
+    assert due(surges, 3700, 3800) > 1.5 * due("", 3700, 3800)
+
+
+def test_an_open_surge_goes_on_in_the_next_round() -> None:
+    assert rounds.shifted([Surge(2.0, 10.0, float("inf"))], 3600.0) == (Surge(2.0, 0.0, float("inf")),)
+
+
+def test_on_another_kafka_the_topics_get_a_prefix_of_the_runs_own(tmp_path: Path) -> None:
+    first, second = (elsewhere.apart(Settings(), tmp_path, keep=False).topic_prefix for _ in range(2))
+    assert first.startswith("tradewind-demo-")
+    assert first != second
+
+
+def test_a_prefix_that_was_asked_for_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert elsewhere.apart(Settings(topic_prefix="mine"), tmp_path, keep=False).topic_prefix == "mine"
+    monkeypatch.setenv("TRADEWIND_TOPIC_PREFIX", "tradewind")
+    assert elsewhere.apart(Settings(), tmp_path, keep=False).topic_prefix == "tradewind"
+
+
+def test_a_kept_run_goes_on_under_its_prefix(tmp_path: Path) -> None:
+    (tmp_path / STATE).write_text('{"topic_prefix": "tradewind-demo-0123"}')
+    assert elsewhere.apart(Settings(), tmp_path, keep=True).topic_prefix == "tradewind-demo-0123"
+    assert elsewhere.apart(Settings(), tmp_path, keep=False).topic_prefix != "tradewind-demo-0123"
+    (tmp_path / STATE).write_text('{"topic_prefix": "tradewind"}')  # an embedded run's: not to be taken elsewhere
+    assert elsewhere.apart(Settings(), tmp_path, keep=True).topic_prefix.startswith("tradewind-demo-")
+
+
+def _fleet() -> Fleet:
+    return fleets.load(Path(str(files("tradewind.demo") / "fleet.yaml")))
+
+
+def test_endpoints_whose_ports_were_taken_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tradewind.ports.is_free", lambda port: port != 18103)
+    wanted = _fleet()
+    _, seats = placed(wanted)
+    there = next(s.port for s in seats if s.endpoint.name == "us-east-a")
+    assert moved(wanted, seats) == [f"port 18103 is taken; the endpoint us-east-a listens on {there}"]
+
+
+class Regions:
+    """A pretend fleet that only notes what it is told; `broken` says what goes wrong at the next revival."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+        self.broken: Exception | None = None
+        self.up = True
+
+    def whole(self, _: str) -> bool:
+        return self.up
+
+    def kill(self, region: str) -> None:
+        self.told.append(f"kill {region}")
+        self.up = False
+
+    async def revive(self, region: str) -> None:
+        self.told.append(f"revive {region}")
+        if broken := self.broken:
+            self.broken = None
+            raise broken
+        self.up = True
+
+
+def _obeying(tmp_path: Path) -> tuple[Play, Regions, Screen]:
+    play = Play(Options(seconds=5.0, data=tmp_path, bootstrap_servers="x:1"), Settings(), None, {})
+    return play, Regions(), Screen(play.fleet, play.onlooker, play.counters, "")
+
+
+async def test_keys_kill_and_mend_and_a_region_that_does_not_come_back_is_said(tmp_path: Path) -> None:
+    play, regions, screen = _obeying(tmp_path)
+    regions.broken = Stop("eu-west-a was not ready", "See its log")
+    for key in "x922":
+        play._press(key)
+    obeying = asyncio.create_task(play._obey(cast(PretendFleet, regions), screen))
+    async with asyncio.timeout(5):
+        while len(screen.notes) < 2:  # noqa: ASYNC110 - notes wake nobody
+            await asyncio.sleep(0)
+    assert "eu-west-a was not ready" in screen.notes[-1]
+    play._press("2")
+    async with asyncio.timeout(5):
+        while len(screen.notes) < 3:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+    obeying.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await obeying
+    assert regions.told == ["kill eu-west", "revive eu-west", "revive eu-west"]
+
+
+async def test_a_defect_behind_a_key_is_not_lost(tmp_path: Path) -> None:
+    play, regions, screen = _obeying(tmp_path)
+    regions.broken, regions.up = ValueError("a defect"), False
+    play._press("1")
+    async with asyncio.timeout(5):
+        with pytest.raises(ValueError, match="a defect"):
+            await play._obey(cast(PretendFleet, regions), screen)

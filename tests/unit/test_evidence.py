@@ -8,6 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from streams import signals
 from streams.contract.records import (
     Endpoint,
     EndpointHealth,
@@ -19,6 +20,7 @@ from streams.contract.records import (
     Service,
 )
 from streams.contract.topics import ENDPOINT_METRICS, FLEET
+from streams.demand import DemandStage
 from streams.evidence import FRESH_S, Evidence, LastWord
 from streams.health import OBSERVERS, Health
 from streams.runtime.batch import Batch, Message
@@ -31,8 +33,8 @@ class Scene:
     """A health stage, and gateways that speak to it at times counted from T0."""
 
     def __init__(self) -> None:
-        self.stage = Health()
-        self.state = self.stage.empty()
+        self.stage: Any = Health()
+        self.state: Any = self.stage.empty()
         self.seq = 0
 
     def says(self, observer: str, at_s: float, *, endpoint: str = "eu-1", **more: Any) -> bool:
@@ -54,7 +56,7 @@ class Scene:
         messages = [Message(i, round((T0 + stamp_s) * 1000), b"k", b"") for i, _ in enumerate(records)]
         return Heard(Batch(topic.name, 0, messages), np.arange(len(records)), list(records))
 
-    def refused(self, *records: EndpointMetrics) -> list[Refusal]:
+    def refused(self, *records: Any) -> list[Refusal]:
         return list(self.stage.screen(self.state, self.heard(*records)))
 
     def fails(self, observer: str, at_s: float, streak: int = 3, kind: ErrorKind = "connect", **more: Any) -> bool:
@@ -286,6 +288,39 @@ def test_requests_in_flight_are_summed_over_gateways_and_fade_with_them() -> Non
     assert scene.records(17.0)[0].in_flight == (None,)
 
 
+def test_the_rate_is_of_the_last_ten_seconds_and_not_of_the_window() -> None:
+    scene = Scene()
+    for second in range(30):
+        scene.says("gw-a", second + 0.5, requests=40 if second < 15 else 20)
+    assert scene.records(30.0)[0].rps == (20.0,)
+    assert scene.records(30.9)[0].rps == (pytest.approx(180 / 9.9, abs=1e-4),)
+    assert scene.records(41.0)[0].rps == (0.0,)
+
+
+def test_a_rate_shows_in_full_though_the_window_has_only_begun_to_fill() -> None:
+    scene = Scene()
+    for tenth in range(100):
+        scene.says("gw-a", tenth / 10, requests=5)
+    assert scene.records(10.0)[0].rps == (50.0,)
+
+
+def test_endpoints_are_counted_by_verdict_until_their_partition_goes() -> None:
+    def gauge() -> dict[str, float]:
+        samples = next(iter(signals.VERDICTS.collect())).samples
+        return {s.labels["verdict"]: s.value for s in samples if s.labels["source"] == scene.state.source}
+
+    scene = Scene()
+    scene.state.source = "nobody/7"
+    scene.stage.leave(scene.state)
+    scene.fails("gw-a", 0.0)
+    scene.says("gw-a", 0.0, endpoint="eu-2")
+    scene.says("gw-a", 0.0, endpoint="eu-2", class_="b")
+    scene.records(0.5)
+    assert gauge() == {"up": 1, "down": 1, "degraded": 0, "silent": 0, "unknown": 0}
+    scene.stage.leave(scene.state)
+    assert gauge() == {}
+
+
 def test_absurd_numbers_of_one_sender_leave_a_record_that_can_be_read() -> None:
     scene = Scene()
     for n in range(40):
@@ -334,6 +369,27 @@ def test_what_a_new_fleet_does_not_know_is_forgotten_at_once() -> None:
     assert scene.records(1.0)[0].endpoint == ("eu-2",)
     scene.says("gw-b", 1.0, endpoint="eu-3")
     assert scene.verdict(1.5, "eu-3") == ("up", "")
+
+
+def versions(*said: tuple[str, int]) -> list[Fleet]:
+    return [msgspec.structs.replace(fleet("eu-1"), fleet=name, version=version) for name, version in said]
+
+
+@pytest.mark.parametrize("stage", [Health(), DemandStage()], ids=lambda s: type(s).__name__)
+def test_an_older_fleet_and_one_of_another_name_are_refused_and_change_nothing(stage: Any) -> None:
+    scene = Scene()
+    scene.stage, scene.state = stage, stage.empty()
+    scene.hears(*versions(("default", 4)))
+    refused = scene.refused(*versions(("default", 4), ("default", 3), ("rogue", 9), ("default", 6), ("default", 5)))
+    assert [(r.position, r.field, r.value) for r in refused] == [
+        (1, "version", "3"), (2, "fleet", "'rogue'"), (4, "version", "5"),
+    ]  # fmt: skip
+    assert scene.state.fleet.version == 4
+
+
+def test_of_a_batch_of_fleets_each_is_judged_by_those_before_it() -> None:
+    refused = Scene().refused(*versions(("default", 2), ("default", 1), ("other", 3)))
+    assert [r.position for r in refused] == [1, 2]
 
 
 def test_a_record_on_another_partition_than_its_keys_is_refused() -> None:

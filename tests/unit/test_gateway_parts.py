@@ -5,15 +5,23 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
+from aiokafka.errors import (
+    KafkaConnectionError,
+    KafkaError,
+    MessageSizeTooLargeError,
+    ProducerClosed,
+    UnknownTopicOrPartitionError,
+)
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from router_sync.gateway import GatewayConfig, KafkaSink, ListSink, checked
 from router_sync.gateway.access import class_of, load_access
 from router_sync.gateway.budget import RetryBudget
 from router_sync.gateway.events import Events, tokens_of
+from router_sync.gateway.kept import kept
 from router_sync.gateway.refusal import Refusal
 from router_sync.gateway.report import GAMMA, Reporter, Standing, buckets
 from streams.contract.errors import BadSetting
@@ -222,6 +230,113 @@ async def test_while_the_broker_is_away_the_oldest_reports_go_and_are_counted() 
     assert sink.dropped == {"endpoint-metrics.v1": 25}
 
 
+class Producer:
+    """Stands for aiokafka's: fails as `plan` says, one entry per message, and counts its starts and stops."""
+
+    plan: ClassVar[list[Exception | None]] = []
+    made: ClassVar[list[Producer]] = []
+
+    def __init__(self, **_: Any) -> None:
+        self.sent: list[bytes] = []
+        self.stopped = False
+        self.made.append(self)
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None:
+        self.stopped = True
+
+    async def send(self, topic: str, value: bytes, **_: Any) -> asyncio.Future[None]:
+        if self.plan and (error := self.plan.pop(0)) is not None:
+            raise error
+        self.sent.append(value)
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        done.set_result(None)
+        return done
+
+
+@pytest.mark.parametrize(
+    ("error", "producers", "dropped"),
+    [
+        (KafkaConnectionError(), 1, 0),  # the broker is away: the report waits
+        (MessageSizeTooLargeError(), 1, 1),  # this report alone is at fault
+        (UnknownTopicOrPartitionError(), 1, 1),
+        (ProducerClosed(), 2, 0),  # this producer alone is
+        (KafkaError("Unexpected error during batch delivery"), 2, 0),
+        (RuntimeError("never seen before"), 2, 1),  # who knows: neither is tried again
+    ],
+    ids=repr,
+)
+async def test_a_report_or_a_producer_that_is_beyond_help_holds_up_nobody(
+    error: Exception, producers: int, dropped: int
+) -> None:
+    class Fake(Producer):
+        plan: ClassVar[list[Exception | None]] = [error]
+        made: ClassVar[list[Producer]] = []
+
+    sink = KafkaSink("b:1", "t", "g", producer=Fake)
+    await sink.start()
+    one = Reporter(sink, "g", "eu", 7, Clock())
+    for _ in range(3):
+        one.served("a", "m", "chat", latency_ms=1.0)
+        one.flush()
+    async with asyncio.timeout(10):
+        while sum(len(made.sent) for made in Fake.made) < 3 - dropped:  # noqa: ASYNC110 - a list tells nobody
+            await asyncio.sleep(0.01)
+    await sink.stop(5.0)
+    assert len(Fake.made) - 1 == producers  # the other one is the idle lane's
+    assert sum(sink.dropped.values()) == dropped
+    assert all(made.stopped for made in Fake.made)
+
+
+async def test_reports_go_on_when_a_producer_cannot_even_be_made_at_first() -> None:
+    class Fake(Producer):
+        made: ClassVar[list[Producer]] = []
+
+        def __init__(self, **_: Any) -> None:
+            super().__init__()
+            if len(self.made) <= 2:  # the first of each lane
+                raise ValueError("nonsense")
+
+    sink = KafkaSink("b:1", "t", "g", producer=Fake)
+    await sink.start()
+    one = Reporter(sink, "g", "eu", 7, Clock())
+    one.served("a", "m", "chat", latency_ms=1.0)
+    one.flush()
+    async with asyncio.timeout(10):
+        while not any(fake.sent for fake in Fake.made):  # noqa: ASYNC110 - a list tells nobody
+            await asyncio.sleep(0.01)
+    await sink.stop(5.0)
+
+
+# ---------------------------------------------------------------- work beside
+
+
+async def test_work_that_fails_or_is_cancelled_from_within_begins_again_until_it_ends_by_itself() -> None:
+    mistakes: list[BaseException] = [RuntimeError("one"), asyncio.CancelledError(), KeyError("three")]
+
+    async def work() -> None:
+        if mistakes:
+            raise mistakes.pop(0)
+
+    await asyncio.wait_for(kept("test", work, wait_s=0.001), 10)
+    assert mistakes == []
+
+
+async def test_who_cancels_kept_work_ends_it() -> None:
+    started = asyncio.Event()
+
+    async def work() -> None:
+        started.set()
+        await asyncio.Event().wait()
+
+    task = asyncio.create_task(kept("test", work))
+    await started.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
 # ---------------------------------------------------------------- callers
 
 
@@ -238,7 +353,10 @@ def test_a_key_is_known_by_its_digest_in_any_of_the_usual_headers(tmp_path: Path
     access = load_access(path, anonymous=False)
     for said in (headers(Authorization="Bearer test"), headers(api_key="test"), headers(x_api_key="test")):
         assert access.who(said).tenant == "acme"
-    for wrong in (headers(), headers(Authorization="Bearer tesT"), headers(Authorization="")):
+    not_text = b"Bearer \xff".decode("utf-8", "surrogateescape")
+    for wrong in (
+        headers(), headers(Authorization="Bearer tesT"), headers(Authorization=""), headers(Authorization=not_text)
+    ):  # fmt: skip
         with pytest.raises(Refusal) as refused:
             access.who(wrong)
         assert refused.value.status == 401
@@ -295,9 +413,18 @@ def test_a_config_from_plain_values() -> None:
         ({"deadlines": {"connect_s": -1}}, "deadlines.connect_s"),
         ({"origin": ""}, "origin"),
         ({"trust": 3}, "trust"),
+        ({"deadlnes": {}}, "deadlnes"),
+        ({"limits": {"max_boby_bytes": 1}}, "limits.max_boby_bytes"),
+        ({"origin": None}, "origin"),
+        ({"reuse_port": True}, "name"),
     ],
 )
 def test_a_bad_setting_is_named_with_what_is_accepted(fields: dict[str, Any], names: str) -> None:
     with pytest.raises(BadSetting) as refused:
         checked("gateway.yaml", {"origin": "eu", "trust": ["a.pub"], **fields})
     assert (refused.value.where, refused.value.field) == ("gateway.yaml", names)
+
+
+def test_a_shared_port_with_a_name_is_accepted() -> None:
+    fields = {"origin": "eu", "trust": ["a.pub"], "reuse_port": True, "name": "gateway-2"}
+    assert checked("flags", fields).name == "gateway-2"

@@ -19,8 +19,8 @@ from router_sync.score import late_s, scores
 from router_sync.situation import Situation, situation
 from router_sync.table import LEAST_BAD, NOWHERE, Draft, Number, build, check, differs
 from streams.contract.errors import TableRefused
-from streams.contract.records import Fleet, Route, RoutingTable
-from tests.unit.router_fleet import demand, endpoint, fleet, health, request_class
+from streams.contract.records import Demand, Fleet, Route, RoutingTable
+from tests.unit.router_fleet import demand, endpoint, fleet, health, request_class, told
 
 EU_ONLY = request_class("private", jurisdictions=("IE", "NO"))
 NAMES = [e.name for e in fleet().endpoints]
@@ -32,14 +32,15 @@ def now(of: Fleet, heard: HeardHealth | None = None, now_s: float = 100.0) -> Si
 
 def table(of: Fleet, heard: HeardHealth | None = None, version: int = 1, weights: Any = 1.0) -> RoutingTable:
     at = now(of, heard)
-    shares = completed(at.problem, at.problem.may * weights)
+    shares = at.problem.may * weights
+    shares = shares / np.maximum(shares.sum(axis=1, keepdims=True), 1e-12)
     draft = Draft(at.plan, shares, at.usable, at.standings, at.scores, at.p95_ms)
     return build(draft, "chat", Number(7, version), 100.0, 300.0)
 
 
 def ill(**down: float) -> HeardHealth:
     heard = HeardHealth()
-    heard.fold(health(NAMES, 99.0, {name.replace("_", "-"): at_s for name, at_s in down.items()}))
+    told(heard, health(NAMES, 99.0, {name.replace("_", "-"): at_s for name, at_s in down.items()}))
     return heard
 
 
@@ -80,7 +81,7 @@ def test_a_near_and_cheap_endpoint_scores_best_and_one_over_the_slo_worst() -> N
 
 def test_measured_p95_counts_from_twenty_observations_on_less_the_way_to_it() -> None:
     heard = HeardHealth()
-    heard.fold(health(NAMES, 99.0, p95_ms=200.0))
+    told(heard, health(NAMES, 99.0, p95_ms=200.0))
     plan = layout(fleet())
     shares = np.full(plan.may.shape, 1 / 6)
     at = situation(plan, heard, HeardDemand().rps(plan), shares, {}, 0.001, 100.0)
@@ -91,16 +92,28 @@ def test_measured_p95_counts_from_twenty_observations_on_less_the_way_to_it() ->
     assert at.p95_ms[plan.flow_at["chat", "eu", "batch"], 0] == 120.0, "what was not measured is as declared"
 
 
-def test_an_older_record_of_a_source_changes_nothing() -> None:
+def test_what_the_broker_took_last_holds_whatever_clock_its_worker_had() -> None:
     heard = HeardHealth()
-    assert heard.fold(health(NAMES, 50.0, {"eu-west-a": 49.0}))
-    assert not heard.fold(health(NAMES, 49.0))
-    assert heard.standings(51.0)["eu-west-a"].verdict == "down"
+    fast = health(NAMES, 650.0, {"eu-west-a": 49.0})
+    assert heard.fold(fast, 50.0)
+    assert heard.fold(health(NAMES, 51.0), 51.0), "its successor tells the time right and is heard"
+    assert heard.standings(52.0)["eu-west-a"].verdict == "up"
+
+
+def test_a_source_is_as_old_as_the_broker_says() -> None:
+    for made_at_s in (-500.0, 50.0, 650.0):
+        heard = HeardHealth()
+        heard.fold(health(NAMES, made_at_s), 50.0)
+        heard.advance(64.0)
+        assert heard.standings(64.0)["eu-west-a"].verdict == "up"
+        assert heard.standings(66.0)["eu-west-a"].verdict == "silent"
+        heard.advance(171.0)
+        assert heard.standings(171.0) == {}
 
 
 def test_a_silent_source_keeps_its_endpoints_in_use_and_says_so() -> None:
     heard = HeardHealth()
-    heard.fold(health(NAMES, 50.0, {"eu-west-a": 49.0}))
+    told(heard, health(NAMES, 50.0, {"eu-west-a": 49.0}))
     standing = heard.standings(70.0)
     assert standing["eu-west-b"].usable
     assert "nothing heard from endpoint-metrics.v1/0" in standing["eu-west-b"].reason
@@ -109,16 +122,16 @@ def test_a_silent_source_keeps_its_endpoints_in_use_and_says_so() -> None:
 
 def test_the_dead_are_tried_again_when_nobody_has_spoken_of_them_for_long() -> None:
     heard = HeardHealth()
-    heard.fold(health(NAMES, 50.0, {"eu-west-a": 49.0}))
+    told(heard, health(NAMES, 50.0, {"eu-west-a": 49.0}))
     heard.advance(171.0)
     assert "eu-west-a" not in heard.standings(171.0)
 
 
 def test_silence_of_a_dead_endpoint_is_no_recovery_but_an_answer_is() -> None:
     heard = ill(eu_west_a=98.0)
-    assert not heard.fold(health(NAMES, 110.0, verdict="silent"))
+    assert not told(heard, health(NAMES, 110.0, verdict="silent"))
     assert not heard.standings(110.0)["eu-west-a"].usable
-    assert heard.fold(health(NAMES, 111.0))
+    assert told(heard, health(NAMES, 111.0))
     assert heard.standings(111.0)["eu-west-a"].usable
 
 
@@ -127,8 +140,8 @@ def test_demand_is_averaged_over_slots_and_added_up_over_sources() -> None:
     row = plan.flow_at["chat", "eu", "batch"]
     assert heard.rps(plan)[row] == 20.0, "declared, as nothing was heard"
     for second in range(12):
-        heard.fold(demand(float(second), {("eu", "batch"): 30}))
-        heard.fold(demand(float(second), {("eu", "batch"): 12}, source="arrivals.v1/1"))
+        told(heard, demand(float(second), {("eu", "batch"): 30}))
+        told(heard, demand(float(second), {("eu", "batch"): 12}, source="arrivals.v1/1"))
     assert heard.rps(plan)[row] == pytest.approx(42.0)
     assert heard.rps(plan)[plan.flow_at["chat", "us", "batch"]] == 0.0
 
@@ -136,15 +149,60 @@ def test_demand_is_averaged_over_slots_and_added_up_over_sources() -> None:
 def test_the_last_word_on_a_slot_holds_and_the_newest_is_left_to_grow() -> None:
     heard, plan = HeardDemand(), layout(fleet())
     for at_s, count in ((1.0, 5), (1.0, 10), (2.0, 1)):
-        heard.fold(demand(at_s, {("eu", "batch"): count}))
+        told(heard, demand(at_s, {("eu", "batch"): count}))
     assert heard.rps(plan)[plan.flow_at["chat", "eu", "batch"]] == 10.0
 
 
 def test_demand_ages_out() -> None:
     heard = HeardDemand()
-    heard.fold(demand(1.0, {("eu", "batch"): 5}))
-    heard.advance(62.0)
+    told(heard, demand(1.0, {("eu", "batch"): 5}))
+    heard.advance(61.0)
+    assert heard.slots
+    heard.advance(63.0)
     assert not heard.slots
+
+
+BATCH = ("eu", "batch")
+
+
+def rps_of(*said: Demand, key: tuple[str, str] = BATCH) -> float:
+    heard, plan = HeardDemand(), layout(fleet())
+    for one in said:
+        told(heard, one)
+    return float(heard.rps(plan)[plan.flow_at["chat", *key]])
+
+
+def test_seconds_in_which_nothing_was_said_count_as_none() -> None:
+    assert rps_of(*(demand(10.0 * n, {BATCH: 1}) for n in range(6))) == pytest.approx(0.1)
+    assert rps_of(*(demand(float(n), {BATCH: 7}) for n in range(30))) == pytest.approx(7.0)
+
+
+def test_slots_of_different_length_with_one_start_are_both_counted() -> None:
+    short = [demand(float(n), {BATCH: 10}) for n in range(61)]
+    long = [msgspec.structs.replace(demand(60.0 * n, {BATCH: 300}), slot_s=60.0) for n in range(2)]
+    assert rps_of(*short, *long) == pytest.approx(15.0, rel=0.01)
+    assert rps_of(*long, *short) == pytest.approx(15.0, rel=0.01)
+
+
+def test_short_slots_of_one_second_are_not_added_up_as_seconds() -> None:
+    tenths = [msgspec.structs.replace(demand(n / 10, {BATCH: 2}), slot_s=0.1) for n in range(200)]
+    assert rps_of(*tenths) == pytest.approx(20.0, rel=0.01)
+
+
+def test_a_source_that_falls_silent_is_held_for_a_while_and_then_fades() -> None:
+    both = [demand(float(n), {BATCH: 20}) for n in range(10)]
+    one = [demand(float(n), {("us", "batch"): 1}, source="arrivals.v1/1") for n in range(60)]
+    held = [rps_of(*both, *one[:until]) for until in (12, 24, 40, 60)]
+    assert held[0] == pytest.approx(20.0)
+    assert held[1] == pytest.approx(20.0)
+    assert held[1] > held[2] > held[3] > 0.0
+
+
+def test_demand_is_worked_out_anew_for_another_fleet() -> None:
+    heard, bigger = HeardDemand(), layout(fleet([request_class("batch")]))
+    told(heard, demand(1.0, {BATCH: 5}))
+    assert len(heard.rps(layout(fleet()))) == 4
+    assert len(heard.rps(bigger)) == 2
 
 
 # ---------------------------------------------------------------- tables
@@ -183,6 +241,32 @@ def test_when_all_that_is_allowed_is_down_the_route_fails_open_but_never_over_th
     assert set(private.endpoints) == {"eu-west-a", "eu-west-b"}
     assert private.reason == LEAST_BAD
     assert all(r.reason == "" for r in made.routes if r.class_ == "batch")
+
+
+def test_a_table_of_many_like_endpoints_adds_up_and_favours_none() -> None:
+    of = fleet([request_class()], [endpoint(f"a{n}") for n in range(300)])
+    made = table(of)
+    check(made, of, masks(of))
+    for route in made.routes:
+        assert len(route.shares) == 300
+        assert max(route.shares) < 1.01 * min(route.shares)
+
+
+def test_the_last_of_a_share_that_is_damped_away_is_left_out() -> None:
+    of = fleet()
+    made = table(of, weights=np.array([1.0, 1e-9, 1e-6, 1e-5, 0, 0.3]))
+    check(made, of, masks(of))
+    assert made.routes[0].endpoints == ("eu-west-a", "us-east-b", "ap-south-b")
+
+
+def test_what_did_not_change_of_an_endpoint_is_said_as_before() -> None:
+    of = fleet()
+    at = now(of, ill(eu_west_a=98.0))
+    draft = Draft(at.plan, completed(at.problem, at.problem.may * 1.0), at.usable, at.standings, at.scores, at.p95_ms)
+    well = table(of)
+    made = build(draft, "chat", Number(7, 2), 100.0, 300.0, last=well)
+    assert made.endpoints == build(draft, "chat", Number(7, 2), 100.0, 300.0).endpoints
+    assert [new is old for new, old in zip(made.endpoints, well.endpoints, strict=True)] == [False] + [True] * 5
 
 
 def test_law_that_leaves_nothing_gives_an_empty_route_with_the_reason() -> None:

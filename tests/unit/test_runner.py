@@ -321,6 +321,39 @@ def test_sources_without_end_share_one_quota_in_the_end() -> None:
     assert quota.take("source 99", 60.0)
 
 
+def test_all_sources_together_have_a_quota_of_letters_and_of_bytes() -> None:
+    quota = Quota(burst=2, total=3, total_bytes=100)
+    assert [quota.take(f"source {i}", 0.0, 10) for i in range(5)] == [True] * 3 + [False] * 2
+    assert [quota.take("large", 60.0, size) for size in (60, 60)] == [True, False]
+    assert quota.take("small", 61.0, 40)
+    assert not quota.take("tiny", 62.0, 1)
+    assert quota.take("tiny", 120.0, 1)
+
+
+def test_a_dead_letter_fits_its_topic_whatever_came() -> None:
+    one = runner()
+    one.assign(0)
+    huge = b'{"endpoint":"' + b"x" * 3_000_000 + b'"}'
+    kind = (
+        b'{"endpoint":"e","service":"s","observer":"g","boot":1,"seq":1,"at_s":1,"vantage":"' + b"v" * 900_000 + b'"}'
+    )
+    outs = one.hear(batch([huge, kind], key=b"k" * 100_000), NOW_S)
+    limit = int(topics.DEAD_LETTERS.config()["max.message.bytes"])
+    for out, came in zip(outs, (huge, kind), strict=True):
+        size = len(out.key) + len(out.value or b"") + sum(len(n) + len(v) for n, v in out.headers)
+        assert size < limit - 1000
+        assert came.startswith(out.value or b"none")
+    assert dict(outs[0].headers)[topics.DEAD_LENGTH] == str(len(huge)).encode()
+    assert topics.DEAD_LENGTH not in dict(outs[1].headers)
+
+
+def test_dead_letters_are_bounded_in_bytes_and_take_what_just_fitted_elsewhere() -> None:
+    config = topics.DEAD_LETTERS.config()
+    assert int(config["retention.bytes"]) == 2**30
+    assert "retention.bytes" not in METRICS.config()
+    assert int(config["max.message.bytes"]) >= int(METRICS.config()["max.message.bytes"]) + 65536
+
+
 # ---------------------------------------------------------------- shared facts
 
 
@@ -373,6 +406,63 @@ def test_a_bad_fact_costs_one_dead_letter_whatever_the_number_of_partitions() ->
 def test_a_bad_fact_is_set_aside_though_no_partition_is_owned_yet() -> None:
     one = runner()
     assert len(said(one.hear_shared(batch([b"{}"], topic=FLEET), NOW_S), topics.DEAD_LETTERS)) == 1
+
+
+class OnlyUpwards(Counts):
+    """Refuses a fleet below the last one."""
+
+    def screen(self, state: dict[str, Any], heard: Heard[Any]) -> Iterable[Refusal]:
+        if heard.topic == FLEET.name:
+            for position, record in zip(heard.positions, heard.records, strict=True):
+                if record.version < max(state["fleets"], default=0):
+                    yield Refusal(int(position), "version", str(record.version), "is below the one in force")
+
+
+def test_a_fact_the_stage_refuses_displaces_none_though_no_partition_is_owned_yet() -> None:
+    one = runner(OnlyUpwards())
+    one.hear_shared(batch([fleet(5)], topic=FLEET), NOW_S)
+    outs = one.hear_shared(batch([fleet(3)], first=1, topic=FLEET), NOW_S)
+    assert [dict(o.headers)[topics.DEAD_FIELD] for o in outs] == [b"version"]
+    one.assign(0)
+    one.assign(1)
+    assert len(said(one.hear_shared(batch([fleet(4)], first=2, topic=FLEET), NOW_S), topics.DEAD_LETTERS)) == 1
+    assert [one.partitions[n].state["fleets"] for n in (0, 1)] == [[5], [5]]
+
+
+def test_facts_of_a_topic_made_anew_are_judged_by_themselves() -> None:
+    one = runner(OnlyUpwards())
+    one.hear_shared(batch([fleet(5)], first=7, topic=FLEET, key=b"old"), NOW_S)
+    assert one.hear_shared(batch([fleet(3)], topic=FLEET), NOW_S) == []
+    one.forget_facts(FLEET.name)
+    one.hear_shared(batch([fleet(3)], topic=FLEET), NOW_S)
+    one.assign(0)
+    assert one.partitions[0].state["fleets"] == [3]
+
+
+def test_a_stage_that_spoke_elsewhere_is_told_when_a_partition_goes() -> None:
+    class Telling(Counts):
+        left: list[Any] = []  # noqa: RUF012 - of this test alone
+
+        def leave(self, state: dict[str, Any]) -> None:
+            self.left.append(state["seqs"])
+
+    one = runner(Telling())
+    one.assign(0)
+    one.hear(batch(metrics(1, 2)), NOW_S)
+    one.release(0)
+    one.release(0)
+    assert Telling.left == [[1, 2]]
+
+
+def test_a_silent_runner_views_nothing_and_keeps_what_is_due() -> None:
+    one = runner()
+    one.assign(0)
+    one.silent = True
+    assert one.hear(batch(metrics(1, urgent=True)), NOW_S) == []
+    assert len(one.hear(batch([b"{}"], first=1), NOW_S)) == 1
+    assert one.tick(NOW_S) == []
+    one.silent = False
+    assert ready(one.speak(NOW_S)) == [1]
 
 
 # ---------------------------------------------------------------- thinking

@@ -71,12 +71,27 @@ def test_settings_cannot_be_changed_after_the_start() -> None:
         settings.window_s = 5  # type: ignore[misc]
 
 
-def test_a_password_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TRADEWIND_KAFKA_PASSWORD", "hunter2")
-    settings = load()
-    assert settings.kafka_password is not None
-    assert settings.kafka_password.get_secret_value() == "hunter2"
-    assert "hunter2" not in repr(settings)
+@pytest.mark.parametrize(
+    ("flags", "right"),
+    [
+        ({"session_timeout_s": 2.0, "heartbeat_s": 1.0}, "below 1, half of session_timeout_s"),
+        ({"session_timeout_s": 1.5}, "below 0.75, half of session_timeout_s"),
+        ({"table_ttl_s": 12.0, "table_heartbeat_s": 6.0}, "below 6, half of table_ttl_s"),
+        ({"table_ttl_s": 10.0}, "below 5, half of table_ttl_s"),
+    ],
+)
+def test_two_heartbeats_fit_into_what_they_keep_alive(flags: dict[str, float], right: str) -> None:
+    with pytest.raises(BadSetting, match=right):
+        load(**flags)
+
+
+def test_heartbeats_just_below_the_half_are_taken() -> None:
+    settings = load(session_timeout_s=2.0, heartbeat_s=0.99, table_ttl_s=12.0, table_heartbeat_s=5.99)
+    assert (settings.heartbeat_s, settings.table_heartbeat_s) == (0.99, 5.99)
+
+
+def test_no_secret_is_taken_that_nothing_reads() -> None:
+    assert "kafka_password" not in Settings.model_fields
 
 
 def test_every_number_has_a_range() -> None:

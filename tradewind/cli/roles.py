@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from streams import signals
 from streams.contract.errors import BadSetting
-from streams.settings import load
+from streams.settings import LogLevel, load
 from tradewind.cli.options import Bootstrap, Prefix
 
-ROOMS = ("streams", "router")
+if TYPE_CHECKING:
+    from router_sync.gateway import GatewayConfig
+    from router_sync.sign import Signer
+
+ROOMS = ("streams", "forecasting", "router")
+_MOST_KEYS: Final = 4
+"""Gateways look at no more signatures than this."""
 
 
 def worker(
     room: Annotated[str, typer.Argument(help=f"One of {', '.join(ROOMS)}.")],
     port: Annotated[int, typer.Option(min=0, max=65535, help="Of /metrics, /healthz and /readyz.")] = 9464,
     key: Annotated[
-        Path | None, typer.Option(help="The router's signing key, made on first use. [default: STATE_DIR/router.key]")
+        list[Path] | None,
+        typer.Option(
+            help="A signing key of the router, made on first use; twice while keys change. Else STATE_DIR/router.key."
+        ),
     ] = None,
     bootstrap_servers: Bootstrap = None,
     topic_prefix: Prefix = None,
@@ -38,20 +48,58 @@ def worker(
         import streams.flow
 
         steps = streams.flow.steps(settings)
+    elif room == "forecasting":
+        import forecasting.flow
+
+        steps = forecasting.flow.steps(settings)
     else:
         import router_sync.flow
-        from router_sync.keys import load_or_make
 
-        steps = router_sync.flow.steps(settings, load_or_make(key or settings.state_dir / "router.key"))
+        signals.log_to(None, room, settings.log_level)
+        steps = router_sync.flow.steps(settings, *_signers(key or [settings.state_dir / "router.key"]))
     sys.exit(run_worker(steps, settings, room, port))
 
 
+def _signers(paths: list[Path]) -> list[Signer]:
+    """The signers of the keys in `paths`; says the line by which gateways trust each."""
+    from router_sync.keys import load_or_make, public_path, trust_line
+
+    paths = list(dict.fromkeys(paths))
+    if len(paths) > _MOST_KEYS:
+        raise BadSetting("flags", "--key", [str(path) for path in paths], f"Give at most {_MOST_KEYS}.")
+    signers = [load_or_make(path) for path in paths]
+    for path, signer in zip(paths, signers, strict=True):
+        line = trust_line(signer.public)
+        signals.event("router_signs", kid=signer.kid, trust=line, trust_file=str(public_path(path)))
+        print(f"tradewind: gateways follow this router when they trust {public_path(path)}: {line}", file=sys.stderr)
+    return signers
+
+
 def gateway(
-    origin: Annotated[str, typer.Option(help="Where this gateway's callers are: an origin of the fleet.")],
-    trust: Annotated[list[Path], typer.Option(exists=True, help="The router's public key; twice while keys change.")],
-    name: Annotated[str, typer.Option(help="Unique among gateways.")] = "gateway-1",
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8080,
+    origin: Annotated[
+        str | None, typer.Option(help="Where this gateway's callers are: an origin of the fleet. Here or in FILE.")
+    ] = None,
+    trust: Annotated[
+        list[Path] | None,
+        typer.Option(exists=True, help="The router's public key; twice while keys change. Here or in FILE."),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="YAML with any of the gateway's settings: also limits, deadlines, retries, probing. Flags go before "
+            "it; paths in it start where the command does.",
+        ),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Unique among gateways; a shared port needs it. Else gateway-1.")
+    ] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on; else 127.0.0.1.")] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="0 takes a free one; else 8080.")] = None,
+    admin_port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65535, help="For /metrics and /readyz, which PORT then has not."),
+    ] = None,
     reuse_port: Annotated[bool, typer.Option("--reuse-port", help="Several gateway processes share the port.")] = False,
     keys: Annotated[Path | None, typer.Option(exists=True, help="Who may call, as what: API keys and classes.")] = None,
     anonymous: Annotated[bool, typer.Option("--anonymous", help="Serve callers without a key.")] = False,
@@ -63,20 +111,34 @@ def gateway(
 
     Example: tradewind gateway --origin europe --trust .tradewind/router.key.pub --anonymous
     """
-    from router_sync.gateway import checked, run
+    from router_sync.gateway import run
 
-    settings = load(bootstrap_servers=bootstrap_servers, topic_prefix=topic_prefix)
-    signals.log_to(None, name, settings.log_level)
-    config = checked(
-        "flags",
-        {
-            "name": name, "origin": origin, "host": host, "port": port, "reuse_port": reuse_port, "trust": trust,
-            "keys": keys, "anonymous": anonymous, "table_file": table_file,
-            "bootstrap_servers": settings.bootstrap_servers, "prefix": settings.topic_prefix,
-            "state_dir": settings.state_dir / name,
-        },
-    )  # fmt: skip
-    run(config)
+    flags = {
+        "name": name, "origin": origin, "host": host, "port": port, "admin_port": admin_port, "trust": trust or None,
+        "reuse_port": reuse_port or None, "keys": keys, "anonymous": anonymous or None, "table_file": table_file,
+        "bootstrap_servers": bootstrap_servers, "prefix": topic_prefix,
+    }  # fmt: skip
+    made, log_level = gateway_config(config, {field: value for field, value in flags.items() if value is not None})
+    signals.log_to(None, made.name, log_level)
+    run(made)
+
+
+def gateway_config(file: Path | None, flags: Mapping[str, Any]) -> tuple[GatewayConfig, LogLevel]:
+    """What `tradewind gateway` runs, and how much it logs: flags, then `file`, then the environment, then defaults.
+
+    Raises BadSetting with the field and the accepted range.
+    """
+    from router_sync.gateway import checked, load_fields
+
+    said = {**(load_fields(file) if file else {}), **flags}
+    settings = load(bootstrap_servers=said.get("bootstrap_servers"), topic_prefix=said.get("prefix"))
+    name = said.get("name", "gateway-1")
+    usual = {
+        "bootstrap_servers": settings.bootstrap_servers,
+        "prefix": settings.topic_prefix,
+        "state_dir": settings.state_dir / str(name),
+    }
+    return checked(str(file) if file else "flags", {**usual, **said}), settings.log_level
 
 
 def flow() -> None:
