@@ -30,6 +30,8 @@ GATEWAYS: Final = 512
 KEYS: Final = 2000
 """(service, origin, class) a slot keeps apart: a record stays well under the size of a message."""
 FORGET_S: Final = 900.0
+MOST_RPS: Final = 1e6
+"""More requests a second than any one gateway is asked; who says more is broken, or lies."""
 LENGTHS_S: Final = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 """Slots may be this long: few lengths, so that gateways share slots, and short ones, so that a slot is said whole."""
 _LENGTHS: Final = ", ".join(f"{length_s:g}" for length_s in LENGTHS_S)
@@ -71,8 +73,9 @@ class DemandStage:
         return DemandState()
 
     def screen(self, state: DemandState, heard: Heard[Any]) -> Iterable[Refusal]:
-        """Refuse what the fleet does not know, names that are not fit for labels, slots of odd lengths, gateways beyond
-        what a partition keeps apart, and fleets that may not follow the one in force.
+        """Refuse what the fleet does not know, names that are not fit for labels, slots of odd lengths, more arrivals
+        than one gateway can have, gateways beyond what a partition keeps apart, and fleets that may not follow the one
+        in force.
         """
         if heard.topic == FLEET.name:
             yield from misfits(state.fleet, heard)
@@ -199,6 +202,8 @@ def _wrong(state: DemandState, arrivals: Arrivals, gateways: set[str]) -> tuple[
             return "gateway", arrivals.gateway, f"is one more than the {GATEWAYS} gateways a partition keeps apart"
     if arrivals.slot_s not in LENGTHS_S:
         return "slot_s", arrivals.slot_s, f"is no length that slots may have: name one of {_LENGTHS}"
+    if sum(arrivals.arrived) > (most := round(MOST_RPS * max(1.0, arrivals.slot_s))):
+        return "arrived", sum(arrivals.arrived), f"is more than the {most} requests one gateway can be asked in a slot"
     if len(arrivals.service) > KEYS:
         return "service", len(arrivals.service), f"has more rows than the {KEYS} a slot keeps apart"
     for service, class_ in zip(arrivals.service, arrivals.class_, strict=True):

@@ -27,6 +27,7 @@ from streams.contract.keys import partition_of
 from streams.contract.records import Buckets, EndpointHealth, EndpointMetrics, ErrorKind
 from streams.contract.topics import FLEET
 from streams.evidence import FRESH_S, Evidence, LastWord, newest
+from streams.health_odd import Wrong, contradictions
 from streams.health_view import KINDS, Picture, leave, tell
 from streams.known import Known, latest, misfits
 from streams.names import Names, grown
@@ -115,20 +116,23 @@ class Health:
         return HealthState(self.window_s)
 
     def screen(self, state: HealthState, heard: Heard[Any]) -> Iterable[Refusal]:
-        """Refuse what the fleet does not know, names that are not fit for labels, records on the wrong partition, and
-        fleets that may not follow the one in force.
+        """Refuse what the fleet does not know, names that are not fit for labels, records on the wrong partition or at
+        odds with themselves, and fleets that may not follow the one in force.
 
-        Only what was not met before is looked at: who has a row was judged when it was new, and again with each fleet.
+        Only names that were not met before are looked at: who has a row was judged when it was new, and again with each
+        fleet.
         """
         if heard.topic == FLEET.name:
             yield from misfits(state.fleet, heard)
             return
+        odd = _odd(heard)
+        yield from (Refusal(int(heard.positions[i]), *wrong) for i, wrong in odd.items())
         if all(met is not None for met in _met(state, heard)):
             return
         triples, observers = map(_name, heard.records), map(_observer, heard.records)
         judged = _Judge(state, heard.batch.partition, heard.batch.partitions)
-        for position, triple, observer in zip(heard.positions, triples, observers, strict=True):
-            if (wrong := judged.of(triple, observer)) is not None:
+        for i, (position, triple, observer) in enumerate(zip(heard.positions, triples, observers, strict=True)):
+            if i not in odd and (wrong := judged.of(triple, observer)) is not None:
                 field_, value, reason = wrong
                 yield Refusal(int(position), field_, shown(value), reason)
 
@@ -363,6 +367,19 @@ def _cells(heard: Heard[EndpointMetrics]) -> tuple[tuple[Any, ...], ...]:
     if "cells" not in heard.memo:
         heard.memo["cells"] = tuple(zip(*map(_columns, heard.records), strict=True))
     return heard.memo["cells"]  # type: ignore[no-any-return]
+
+
+def _odd(heard: Heard[EndpointMetrics]) -> dict[int, Wrong]:
+    """What is wrong with the records that contradict themselves, by their place among the records."""
+    (_, _, at_s, requests, _, errors, latency_ms, ttft_ms, latency, ttft,
+     _, first_error_s, ok_s, _, _) = _cells(heard)  # fmt: skip
+    return contradictions(
+        at_s=at_s,
+        requests=requests,
+        errors=errors,
+        values={"latency_ms": (latency_ms, latency), "ttft_ms": (ttft_ms, ttft)},
+        times_s={"first_error_at_s": first_error_s, "last_ok_at_s": ok_s},
+    )
 
 
 def _at_s(heard: Heard[EndpointMetrics]) -> Floats:

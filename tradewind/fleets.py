@@ -2,24 +2,61 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import msgspec
 from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
 
 from streams.contract import topics
+from streams.contract.errors import BadSetting, Missing
 from streams.contract.records import Fleet
+from streams.runtime import admin, clock, cloudevents
 from streams.settings import Settings
+
+REACH_S = 10.0
 
 
 async def publish(fleet: Fleet, settings: Settings) -> None:
-    """Send `fleet` to the fleet topic, acknowledged by all replicas. Raises aiokafka's KafkaError when it cannot."""
+    """Send `fleet` to the fleet topic, acknowledged by all replicas.
+
+    Raises BadSetting when it is too long for the topic; Missing when Kafka cannot be reached, has no such topic, or
+    does not acknowledge within ten seconds; TopicDiffers when the topic has another meaning.
+    """
+    value = value_of(fleet)
+    await admin.require(settings, [topics.FLEET])
     producer = AIOKafkaProducer(bootstrap_servers=settings.bootstrap_servers, acks="all", enable_idempotence=True)
-    await producer.start()
     try:
-        await producer.send_and_wait(
-            topics.FLEET.full(settings.topic_prefix),
-            msgspec.json.encode(fleet),
-            key=topics.FLEET.key_of(fleet).encode(),
-            headers=[("content-type", b"application/json"), ("ce_type", b"tradewind.fleet.v1")],
-        )
+        async with asyncio.timeout(REACH_S):
+            await producer.start()
+            await producer.send_and_wait(
+                topics.FLEET.full(settings.topic_prefix),
+                value,
+                key=topics.FLEET.key_of(fleet).encode(),
+                headers=_headers(fleet, clock.now_s()),
+            )
+    except (KafkaError, OSError, TimeoutError) as error:
+        raise Missing(
+            f"Kafka at {settings.bootstrap_servers} did not take the fleet ({str(error) or 'no answer'})",
+            "Check that it runs and lets this client write, then publish again",
+        ) from None
     finally:
         await producer.stop()
+
+
+def value_of(fleet: Fleet) -> bytes:
+    """The fleet as its topic carries it. Raises BadSetting when that is too long for the topic."""
+    value = msgspec.json.encode(fleet)
+    if len(value) > topics.MAX_VALUE_BYTES:
+        raise BadSetting(
+            "fleet file",
+            "fleet",
+            f"{fleet.fleet}: {len(value)} bytes",
+            f"At most {topics.MAX_VALUE_BYTES} fit on the topic: split it in fleets with a topic prefix each",
+        )
+    return value
+
+
+def _headers(fleet: Fleet, now_s: float) -> list[tuple[str, bytes]]:
+    event_id = f"{fleet.fleet}/{fleet.version}/{now_s:.6f}"
+    return cloudevents.headers(topics.FLEET.name, source="tradewind-fleet", event_id=event_id, now_s=now_s)

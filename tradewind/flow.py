@@ -10,13 +10,14 @@ from collections.abc import Mapping
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+import forecasting.flow
 import router_sync.flow
 import streams.flow
 from router_sync.sign import Signer
 from streams.runtime.step import Earliest, Step
 from streams.settings import Settings
 
-ROOMS = ("streams", "router")
+ROOMS = ("streams", "forecasting", "router")
 
 
 def rooms(settings: Settings, signer: Signer | None = None) -> Mapping[str, tuple[Step, ...]]:
@@ -25,13 +26,17 @@ def rooms(settings: Settings, signer: Signer | None = None) -> Mapping[str, tupl
     Without a `signer` one is made up: good for a look at the map; no gateway trusts it.
     """
     signer = signer or Signer(Ed25519PrivateKey.generate())
-    return {"streams": streams.flow.steps(settings), "router": router_sync.flow.steps(settings, signer)}
+    return {
+        "streams": streams.flow.steps(settings),
+        "forecasting": forecasting.flow.steps(settings),
+        "router": router_sync.flow.steps(settings, signer),
+    }
 
 
 def lines(settings: Settings) -> list[str]:
     """One line per step, for people."""
     return [
-        f"{room:8} {step.name:8} {' + '.join(_reads(step)):75} ─► {', '.join(t.name for t in step.writes)}"
+        f"{room:11} {step.name:8} {' + '.join(_reads(step)):75} ─► {', '.join(t.name for t in step.writes)}"
         f"   every {step.every_s:g} s, at once on evidence"
         for room, steps in rooms(settings).items()
         for step in steps

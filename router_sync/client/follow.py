@@ -25,7 +25,9 @@ from streams.contract.topics import MAX_VALUE_BYTES
 
 AHEAD_S: Final = 5.0
 """How far a router's clock may be ahead of ours."""
-_SERVICES: Final = 1000
+_SERVICES: Final = 16
+"""Names that hold no table and have refusals counted of their own: enough for a fleet that trusts the wrong key."""
+_TELL_AGAIN_S: Final = 10.0
 _OTHERS: Final = "other"
 _decoder: Final = msgspec.json.Decoder(RoutingTable)
 
@@ -59,6 +61,7 @@ class Follower:
         self.held: dict[str, Held] = {}
         self.refused: defaultdict[str, dict[str, int]] = defaultdict(dict)
         """Service to reason to count; reasons are the steps in the drawing above."""
+        self._told_s: dict[str, float] = {}
         self._trust, self._shelf = trust, shelf
 
     def restore(self, now_s: float) -> list[RoutingTable]:
@@ -76,7 +79,7 @@ class Follower:
             _check_times(table, now_s)
             _check_grows(table, now_held)
         except TableRefused as refusal:
-            self._refuse(self.counted_as(found.key), refusal)
+            self._refuse(self.counted_as(found.key), refusal, now_s)
             return None
         self._take(Held(table, kid, now_s, found))
         if self._shelf is not None:
@@ -85,11 +88,19 @@ class Follower:
 
     def counted_as(self, key: bytes) -> str:
         """The service under which refusals of records with this `key` are counted: its own, or "other" where the key
-        is no service's name or a thousand names have been refused already."""
+        is no service's name or too many names have been refused already."""
         service = _service(key)
         if service in self.refused or service in self.held:
             return service
         return service if len(self.refused) < _SERVICES and _is_name(service) else _OTHERS
+
+    def refusals(self) -> dict[str, int]:
+        """Refusals by reason, of all services."""
+        total: dict[str, int] = {}
+        for counts in self.refused.values():
+            for reason, count in counts.items():
+                total[reason] = total.get(reason, 0) + count
+        return total
 
     def _again(self, found: Found, now_s: float) -> RoutingTable | None:
         try:
@@ -115,14 +126,16 @@ class Follower:
         signals.TABLE_VERSION.labels(table.service).set(table.version)
         signals.TABLE_EPOCH.labels(table.service).set(table.epoch)
 
-    def _refuse(self, service: str, refusal: TableRefused) -> None:
+    def _refuse(self, service: str, refusal: TableRefused, now_s: float) -> None:
         reason = refusal.field.partition(".")[0]
         counts = self.refused[service]
         counts[reason] = counts.get(reason, 0) + 1
         signals.TABLES_REFUSED.labels(reason).inc()
-        if counts[reason].bit_count() == 1:  # 1, 2, 4, 8 …: a flood is counted, not logged
+        if now_s - self._told_s.get(reason, float("-inf")) >= _TELL_AGAIN_S:  # a flood is counted, not logged
+            self._told_s[reason] = now_s
+            count = self.refusals()[reason]
             signals.event(
-                "table_refused", "warning", service=service[:128], reason=reason, why=str(refusal), count=counts[reason]
+                "table_refused", "warning", service=service[:128], reason=reason, why=str(refusal), count=count
             )
 
 

@@ -120,6 +120,10 @@ class Picker:
         """Whether the table has a route for this origin and class at all."""
         return class_ in self._lanes.get(origin, ())
 
+    def origins(self) -> list[str]:
+        """Where the table has routes from, sorted."""
+        return sorted(self._lanes)
+
     def pick(self, origin: str, class_: str, key: str | None = None, exclude: Container[str] = ()) -> Pick | None:
         """An endpoint for a request of `class_` from `origin`, none of `exclude`; None when the route has no more.
 

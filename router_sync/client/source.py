@@ -23,6 +23,8 @@ from streams.contract.topics import MAX_VALUE_BYTES, ROUTING_TABLE
 _FIRST_WAIT_S: Final = 0.2
 _LONGEST_WAIT_S: Final = 1.0
 _POLL_MS: Final = 1000
+_QUIET_POLLS: Final = 3
+_ANSWER_S: Final = 3.0
 _KEPT: Final = 8
 """Records kept per key while catching up: one that must not be followed does not hide the good one before it."""
 
@@ -32,8 +34,33 @@ class Source(Protocol):
 
     failures: int
     """How often it had to begin again."""
+    why: str | None
+    """What keeps it from its records now; None while it has them in sight."""
 
     def records(self) -> AsyncIterator[Found]: ...
+
+
+class _NotThere(OSError):
+    """What is followed is not there now, and may come."""
+
+
+class _Away:
+    """Tells of an absence once when it begins and once when it ends."""
+
+    def __init__(self, source: str) -> None:
+        self._source = source
+        self._reason: str | None = None
+
+    def begins(self, reason: str) -> None:
+        if reason != self._reason:
+            again = {} if self._reason is None else {"before": self._reason}
+            signals.event("table_source_away", "warning", source=self._source, reason=reason, **again)
+        self._reason = reason
+
+    def ends(self) -> None:
+        if self._reason is not None:
+            signals.event("table_source_back", source=self._source, was_away_because=self._reason)
+        self._reason = None
 
 
 class KafkaSource:
@@ -41,7 +68,8 @@ class KafkaSource:
 
     def __init__(self, bootstrap_servers: str, prefix: str, *, client_id: str = "tradewind-gateway") -> None:
         self.failures = 0
-        self.connected = False
+        self.why: str | None = "no broker has been reached yet"
+        self._away = _Away(bootstrap_servers)
         self._servers, self._client_id = bootstrap_servers, client_id
         self._place = TopicPartition(ROUTING_TABLE.full(prefix), 0)
 
@@ -52,6 +80,7 @@ class KafkaSource:
             consumer = self._consumer()
             try:
                 await consumer.start()
+                await self._check_topic(consumer)
                 consumer.assign([self._place])
                 async for found in self._read(consumer, position):
                     wait_s = _FIRST_WAIT_S
@@ -59,10 +88,9 @@ class KafkaSource:
                     position = await consumer.position(self._place)
             except (KafkaError, OSError, TimeoutError) as error:
                 self.failures += 1
-                if self.failures.bit_count() == 1:
-                    signals.event("table_source_away", "warning", reason=repr(error), failures=self.failures)
+                self.why = str(error) or type(error).__name__
+                self._away.begins(self.why)
             finally:
-                self.connected = False
                 with contextlib.suppress(KafkaError, OSError):
                     await consumer.stop()
             await asyncio.sleep(wait_s)
@@ -87,12 +115,30 @@ class KafkaSource:
         end, begin = ends[self._place], begins[self._place]
         # a position beyond the end: the broker came back empty, so everything there is new
         consumer.seek(self._place, position if position is not None and begin <= position <= end else begin)
-        self.connected = True
+        self.why = None
+        self._away.ends()
         for found in await self._last_per_key(consumer, end):
             yield found
+        quiet = 0
         while True:
-            for message in await self._some(consumer):
+            messages = await self._some(consumer)
+            quiet = 0 if messages else quiet + 1
+            if quiet >= _QUIET_POLLS:
+                quiet = 0
+                await self._check_broker(consumer)
+            for message in messages:
                 yield _found(message)
+
+    async def _check_topic(self, consumer: Any) -> None:
+        if self._place.topic not in await consumer.topics():
+            raise _NotThere(f"the topic {self._place.topic} does not exist: run `tradewind topics create`")
+
+    async def _check_broker(self, consumer: Any) -> None:
+        """aiokafka waits for a lost broker without a word; who asks it something hears of it."""
+        try:
+            await asyncio.wait_for(consumer.end_offsets([self._place]), _ANSWER_S)
+        except TimeoutError:
+            raise _NotThere(f"no answer from {self._servers} for {_ANSWER_S:g} s") from None
 
     async def _last_per_key(self, consumer: Any, end: int) -> list[Found]:
         kept: dict[bytes, deque[Found]] = {}
@@ -116,6 +162,8 @@ class FileSource:
 
     def __init__(self, path: Path, *, every_s: float = 0.2) -> None:
         self.failures = 0
+        self.why: str | None = None
+        self._away = _Away(str(path))
         self._path, self._every_s = path, every_s
 
     async def records(self) -> AsyncIterator[Found]:
@@ -123,7 +171,10 @@ class FileSource:
         seen: tuple[int, int, int] | None = None
         while True:
             mark = _mark(self._path)
-            if mark is not None and mark != seen:
+            if mark is None:
+                self._is_away(f"{self._path} is not there, or may not be read")
+                seen = None
+            elif mark != seen:
                 seen = mark
                 if (found := self._load()) is not None:
                     yield found
@@ -131,11 +182,19 @@ class FileSource:
 
     def _load(self) -> Found | None:
         try:
-            return unpack(self._path.read_bytes())
+            found = unpack(self._path.read_bytes())
         except (OSError, ValueError) as error:
-            self.failures += 1
-            signals.event("table_file_unreadable", "warning", file=str(self._path), reason=str(error))
+            self._is_away(f"{self._path} holds no table: {error}")
             return None
+        self.why = None
+        self._away.ends()
+        return found
+
+    def _is_away(self, reason: str) -> None:
+        if reason != self.why:
+            self.failures += 1
+        self.why = reason
+        self._away.begins(reason)
 
 
 def _mark(path: Path) -> tuple[int, int, int] | None:

@@ -106,9 +106,10 @@ def passed_headers(request: web.BaseRequest) -> CIMultiDict[str]:
     hop = hop_by_hop(request.headers)
     for name, value in request.headers.items():
         lower = name.lower()
-        if lower not in _NOT_PASSED and not lower.startswith(_OURS) and lower not in hop:
-            if lower != "content-encoding" or value.strip().lower() not in _DECODED:
-                passed.add(name, value)
+        if lower in _NOT_PASSED or lower.startswith(_OURS) or lower in hop:
+            continue
+        if lower != "content-encoding" or value.strip().lower() not in _DECODED:
+            passed.add(name, value)
     return passed
 
 

@@ -9,7 +9,7 @@ Whoever sends a header every now and then would otherwise hold a connection for 
 from __future__ import annotations
 
 import asyncio
-from typing import Any, cast
+from typing import Any
 
 from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
@@ -18,7 +18,7 @@ from router_sync.gateway.config import Limits
 from router_sync.gateway.refusal import Refusal, error_body
 
 
-class Doorway(web.Server):  # type: ignore[misc]
+class Doorway(web.Server):
     """Listens on behalf of `handler`, within `limits`."""
 
     def __init__(self, handler: Any, limits: Limits) -> None:
@@ -99,7 +99,7 @@ class _Connection(web.RequestHandler):
             f"HTTP/1.1 {status} {reason}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
             f"Server: tradewind\r\n{headers}Connection: close\r\n\r\n"
         )
-        cast(asyncio.Transport, self.transport).write(head.encode() + body)
+        self.transport.write(head.encode() + body)
         self.force_close()
 
     def handle_error(

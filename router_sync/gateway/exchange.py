@@ -53,8 +53,8 @@ class Trip:
     """One request on its way through: what was asked, what was tried, what was sent."""
 
     __slots__ = (
-        "ask", "blame", "class_", "headers", "journal", "method", "path", "query", "request", "response", "service", "streams",
-        "table", "tried", "until_s",
+        "ask", "blame", "class_", "headers", "journal", "method", "path", "query", "request", "response", "service",
+        "streams", "table", "tried", "until_s",
     )  # fmt: skip
 
     def __init__(

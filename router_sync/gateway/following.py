@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Callable
 
@@ -18,6 +19,7 @@ class Following:
     def __init__(
         self,
         name: str,
+        origin: str,
         source: Source,
         follower: Follower,
         sink: Sink,
@@ -28,7 +30,8 @@ class Following:
     ) -> None:
         self.pickers: dict[str, Picker] = {}
         self.follower = follower
-        self._name, self._source, self._sink = name, source, sink
+        self._name, self._origin, self._source, self._sink = name, origin, source, sink
+        self._unserved: set[str] = set()
         self._rng, self._now_s, self._clock = rng, now_s, clock
 
     def restore(self) -> None:
@@ -44,6 +47,24 @@ class Following:
                 self._hear(found)
             except Exception as error:  # noqa: BLE001 - one record that upsets us must not hide those behind it
                 signals.event("table_mistake", "error", key=repr(found.key[:128]), error=repr(error))
+
+    async def complain(self, after_s: float = 10.0) -> None:
+        """Say so when there is still no table `after_s` from now, and why."""
+        await asyncio.sleep(after_s)
+        if not self.pickers:
+            signals.event("no_table", "warning", after_s=after_s, reason=self.why_not())
+
+    def why_not(self) -> str | None:
+        """Why no request can be served, as far as tables go; None when some can."""
+        if any(self._origin in picker.origins() for picker in self.pickers.values()):
+            return None
+        if self.pickers:
+            named = sorted({origin for picker in self.pickers.values() for origin in picker.origins()})
+            return f"no table has a route from the origin {self._origin}, only from {', '.join(named) or 'none'}"
+        if self._source.why is not None:
+            return f"no table: {self._source.why}"
+        refused = ", ".join(f"{reason} {count}" for reason, count in self.follower.refusals().items())
+        return f"no table was accepted; refused: {refused}" if refused else "no table has been published yet"
 
     def _hear(self, found: Found) -> None:
         refused = sum(map(len, self.follower.refused.values()))
@@ -83,7 +104,17 @@ class Following:
             self.pickers[table.service] = Picker(table, rng=self._rng, clock=self._clock)
         else:
             picker.adopt(table)
+        self._check_origin(table.service)
         self._tell_of(table.service)
+
+    def _check_origin(self, service: str) -> None:
+        """Warn once when a service has no route from here; an origin may be misspelt."""
+        origins = self.pickers[service].origins()
+        if self._origin in origins:
+            self._unserved.discard(service)
+        elif service not in self._unserved:
+            self._unserved.add(service)
+            signals.event("origin_not_served", "warning", service=service, origin=self._origin, table_has=origins)
 
     def _tell_of(self, service: str) -> None:
         held, now_s = self.follower.held.get(service), self._now_s()

@@ -66,6 +66,7 @@ class Gateway:
         self._shelf = Shelf(config.state_dir / "tables")
         self.following = Following(
             config.name,
+            config.origin,
             source or _source(config),
             Follower(load_trust(*config.trust), self._shelf),
             self.sink,
@@ -99,6 +100,7 @@ class Gateway:
             raise
         loops = {
             "following": self.following.run,
+            "waiting": self.following.complain,
             "probing": self._prober.run,
             "reporting": self._report,
             "telling": self._tell,
@@ -159,19 +161,20 @@ class Gateway:
         return _json(200, {"ok": True})
 
     def _readyz(self) -> web.Response:
-        """Ready with at least one table; an expired one still serves, and says so."""
+        """Ready with at least one table that has routes from here; an expired one still serves, and says so."""
         tables = self.following.ages()
-        ready = bool(tables) and not self.draining
+        why = "it is about to end" if self.draining else self.following.why_not()
         return _json(
-            200 if ready else 503,
+            200 if why is None else 503,
             {
-                "ready": ready,
+                "ready": why is None,
+                "why": why,
                 "draining": self.draining,
                 "tables": tables,
                 "expired": sorted(service for service, held in tables.items() if held["expired"]),
                 "in_flight": self.relay.in_flight,
                 "lost_servable": self.relay.lost_servable,
-                "refused": {service: dict(counts) for service, counts in self.following.follower.refused.items()},
+                "refused": self.following.follower.refusals(),
                 "dropped": dict(self.sink.dropped),
             },
         )

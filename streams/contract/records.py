@@ -7,6 +7,7 @@ Columns (`…Columns` in a docstring: parallel tuples) are used where one record
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Annotated, Final, Literal, get_args
 
 import msgspec
@@ -25,6 +26,8 @@ UnixS = Annotated[float, Meta(ge=0, le=1e11)]
 Seconds = Annotated[float, Meta(ge=0, le=1e9)]
 Ms = Annotated[float, Meta(ge=0, le=1e8)]
 Count = Annotated[int, Meta(ge=0, le=2**53)]
+Requests = Annotated[int, Meta(ge=0, le=10_000_000)]
+"""Requests one sender can have met in one record: a million a second for the longest slot, ten seconds."""
 Amount = Annotated[float, Meta(ge=0, le=1e15)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Usd = Annotated[float, Meta(ge=0, le=1e9)]
@@ -132,7 +135,7 @@ class Fleet(Record, frozen=True, kw_only=True):
 
 
 class Buckets(Record, frozen=True, kw_only=True):
-    """A log histogram: `count[i]` values lie in (gamma^(index[i]-1), gamma^index[i]]."""
+    """A log histogram: `count[i]` values lie in (gamma^(index[i]-1), gamma^index[i]]; `index` grows strictly."""
 
     gamma: Annotated[float, Meta(gt=1.0001, le=4)]
     index: Annotated[tuple[Annotated[int, Meta(ge=-10_000, le=10_000)], ...], Meta(max_length=4096)]
@@ -141,8 +144,11 @@ class Buckets(Record, frozen=True, kw_only=True):
     """False: converted from foreign bounds."""
 
     def __post_init__(self) -> None:
-        """Refuse unequal columns."""
+        """Refuse unequal columns, and a bucket that is named twice or out of order."""
         _check_columns(self, "index", "count")
+        for before, after in pairwise(self.index):
+            if after <= before:
+                raise ValueError(f"index has {after} after {before}: name each bucket once, in growing order")
 
 
 class EndpointMetrics(Record, frozen=True, kw_only=True):
@@ -150,6 +156,7 @@ class EndpointMetrics(Record, frozen=True, kw_only=True):
 
     `latency_ms` holds values, `latency` buckets; a record carries either. Rates and latency come from gateways and
     probes, queue and cache from endpoints; vantages are never added up. (observer, boot, seq) recognises duplicates.
+    No more values than `requests`, no more errors either (`streams.health` refuses what contradicts itself).
     """
 
     endpoint: Ref
@@ -161,8 +168,8 @@ class EndpointMetrics(Record, frozen=True, kw_only=True):
     seq: Count
     at_s: UnixS
     interval_s: Seconds = 0.0
-    requests: Count = 1
-    errors: Annotated[dict[ErrorKind, Count], _KINDS_ONLY] = {}
+    requests: Requests = 1
+    errors: Annotated[dict[ErrorKind, Requests], _KINDS_ONLY] = {}
     latency_ms: Annotated[tuple[Ms, ...], Meta(max_length=10_000)] = ()
     latency: Buckets | None = None
     ttft_ms: Annotated[tuple[Ms, ...], Meta(max_length=10_000)] = ()
@@ -195,10 +202,10 @@ class Arrivals(Record, frozen=True, kw_only=True):
     """0.1, 0.2, 0.5, 1, 2, 5 or 10; slots of other lengths are refused."""
     service: tuple[Ref, ...]
     class_: tuple[Ref, ...] = msgspec.field(name="class")
-    arrived: tuple[Count, ...]
-    admitted: tuple[Count, ...]
-    shed: tuple[Count, ...]
-    failed: tuple[Count, ...]
+    arrived: tuple[Requests, ...]
+    admitted: tuple[Requests, ...]
+    shed: tuple[Requests, ...]
+    failed: tuple[Requests, ...]
 
     def __post_init__(self) -> None:
         """Refuse unequal columns."""

@@ -11,7 +11,8 @@ import signal
 import sys
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -37,6 +38,10 @@ _FAILURES = 3
 _FAILURES_WITHIN_S = 60.0
 
 
+_Work = Callable[[], Coroutine[Any, Any, None]]
+"""Begun only once all else has: what fails before then leaves nothing half begun."""
+
+
 class _Crashed(TradewindError):
     """Faust gave up."""
 
@@ -51,23 +56,24 @@ async def carried(steps: Sequence[Step], settings: Settings, name: str) -> Async
 
     sender, beside = Sender(settings), Beside()
     room = Room(steps, settings, sender.send, beside.ask)
-    works: list[Coroutine[Any, Any, None]] = []
+    works: list[_Work] = []
     async with contextlib.AsyncExitStack() as stack:
         await sender.start()
         stack.push_async_callback(sender.stop)
-        works.append(sender.watch())
+        works.append(sender.watch)
         stack.callback(beside.stop)
         if any(isinstance(step.stage, Thinks) for step in steps):
-            works.append(beside.start())
+            works.append(beside.start)
         if shared := _shared(steps):
             reader = SharedReader(shared, settings, room.hear_shared)
             stack.push_async_callback(reader.stop)
             await reader.start(clock.now_s())
-            works.append(reader.follow())
+            works.append(reader.follow)
         app = build_app(steps, settings, name, room, sender)
         stack.push_async_callback(_stopped, app)
         await app.start()
-        await stack.enter_async_context(_meanwhile(*works, room.run(), _measure(room, app), _watch(app)))
+        works += [room.run, partial(_measure, room, app), partial(_watch, app)]
+        await stack.enter_async_context(_meanwhile(works))
         yield room
 
 
@@ -84,7 +90,7 @@ def run_worker(steps: Sequence[Step], settings: Settings, name: str, metrics_por
     try:
         asyncio.run(_until_told(_work(steps, settings, name, metrics_port)))
     except Stop as error:
-        sys.stderr.write(f"{error}\n")
+        sys.stderr.write(f"tradewind: {error}\n")
         _end_within(_END_S, 1)
         return 1
     return 0
@@ -148,7 +154,9 @@ async def _until_told(work: Coroutine[Any, Any, None]) -> None:
 async def _work(steps: Sequence[Step], settings: Settings, name: str, metrics_port: int) -> None:
     rooms: list[Room] = []
     async with served(settings.host, metrics_port, lambda: bool(rooms) and rooms[-1].ready):
-        for difference in await admin.require(settings, _topics(steps)):
+        with _hushed("aiokafka"):  # that Kafka is away is said by us, once
+            differences = await admin.require(settings, _topics(steps))
+        for difference in differences:
             signals.event("topic_differs", "warning", what=str(difference))
         failed_at_s: deque[float] = deque(maxlen=_FAILURES)
         while True:
@@ -160,10 +168,10 @@ async def _work(steps: Sequence[Step], settings: Settings, name: str, metrics_po
                     await asyncio.Event().wait()
             except* Exception as failed:  # noqa: BLE001 - whatever it was, the state goes and comes back from the topics
                 failed_at_s.append(clock.monotonic_s())
-                signals.event("worker_failed", "error", reason=repr(_first(failed)))
+                signals.event("worker_failed", "error", reason=_cause(failed))
                 if _too_often(failed_at_s):
                     raise Stop(
-                        f"The worker failed {_FAILURES} times in a minute ({_first(failed)!r})", "See its log"
+                        f"The worker failed {_FAILURES} times in a minute ({_cause(failed)})", "See its log"
                     ) from None
             rooms.clear()
             await asyncio.sleep(_AGAIN_S)
@@ -179,11 +187,31 @@ def _first(error: BaseException) -> BaseException:
     return error
 
 
+def _cause(failed: BaseException) -> str:
+    """The first error behind `failed` in words, with the path it is about."""
+    error = _first(failed)
+    if isinstance(error, FileNotFoundError) and error.filename is None:
+        return f"{error!r}: is the folder it was started in gone? Start it in one that is there"
+    return str(error) if isinstance(error, OSError) and error.filename else repr(error)
+
+
+@contextlib.contextmanager
+def _hushed(name: str) -> Iterator[None]:
+    """Only what is critical is heard of the logger `name` while the context lasts."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
 @contextlib.asynccontextmanager
-async def _meanwhile(*works: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+async def _meanwhile(works: Sequence[_Work]) -> AsyncIterator[None]:
     """All of `works` under way while the context lasts; one that fails ends it."""
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(work) for work in works]
+        tasks = [group.create_task(work()) for work in works]
         try:
             yield
         finally:

@@ -209,7 +209,7 @@ async def test_the_real_steps_of_the_room_agree(kafka: str) -> None:
     mine = await fresh(kafka, tick_s=0.3)
     sent = [
         *facts(1),
-        *some_metrics(0, 800, latency_ms=(100.0, 120.0, 150.0)),
+        *some_metrics(0, 800, requests=3, latency_ms=(100.0, 120.0, 150.0)),
         *some_metrics(800, 200, latency_ms=(700.0,)),
         *arrivals(100),
         *bad_ones()[:3],

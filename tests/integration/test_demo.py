@@ -2,33 +2,51 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
+import msgspec
 import psutil
 import pytest
+from aiokafka import AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient
+
+from streams.contract import topics
+from streams.contract.records import Fleet, Route, RoutingTable
+from streams.contract.topics import Topic
+from streams.runtime import admin, clock
+from streams.settings import Settings
+from tradewind.demo.watch import Onlooker, watching
+from tradewind.fleets import publish
 
 pytestmark = [pytest.mark.kafka, pytest.mark.chaos]
 DEMO = [sys.executable, "-m", "tradewind", "demo"]
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
-def started(folder: Path, *words: str) -> subprocess.Popen[str]:
-    """A demo of its own process group, in `folder`."""
-    with (folder.parent / "demo.err").open("w") as err:
-        return subprocess.Popen(
-            [*DEMO, "--data", str(folder), *words],
-            stdout=subprocess.PIPE,
-            stderr=err,
-            text=True,
-            start_new_session=True,
-        )
+@contextlib.contextmanager
+def started(folder: Path, *words: str) -> Iterator[subprocess.Popen[str]]:
+    """A demo of its own process group, in `folder`; one that still runs at the end is killed."""
+    command = [*DEMO, "--data", str(folder), *words]
+    with (
+        (folder.parent / "demo.err").open("w") as err,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=err, text=True, start_new_session=True) as demo,
+    ):
+        try:
+            yield demo
+        finally:
+            demo.kill()
 
 
 def left(folder: Path) -> list[str]:
@@ -47,6 +65,11 @@ def until(true: Callable[[], bool], what: str, within_s: float) -> None:
     while not true():
         assert time.monotonic() < deadline_s, f"not within {within_s} s: {what}"
         time.sleep(0.05)
+
+
+def until_ready(demo: subprocess.Popen[str], err: Path) -> None:
+    until(lambda: "ready in" in err.read_text() or demo.poll() is not None, "ready", 60)
+    assert demo.poll() is None, err.read_text()
 
 
 def test_a_region_and_then_the_broker_die_and_no_request_is_lost(tmp_path: Path) -> None:
@@ -72,16 +95,103 @@ def test_a_region_and_then_the_broker_die_and_no_request_is_lost(tmp_path: Path)
     assert any((folder / "log").iterdir())
 
 
+def told_by_examples(folder: Path) -> str:
+    """What `follow_table.py` printed until its first pick, after `produce_metrics.py` had sent its record."""
+    bootstrap = json.loads((folder / "demo.json").read_text())["bootstrap_servers"]
+    sent = subprocess.run(
+        [sys.executable, EXAMPLES / "produce_metrics.py", bootstrap], capture_output=True, text=True, timeout=30
+    )
+    assert sent.returncode == 0, sent.stderr
+    words = [sys.executable, EXAMPLES / "follow_table.py", folder / "router.key.pub", bootstrap]
+    printed = folder.parent / "follow.out"
+    with printed.open("w") as out, subprocess.Popen(words, stdout=out, stderr=subprocess.STDOUT) as follower:
+        try:
+            until(lambda: " -> " in printed.read_text() or follower.poll() is not None, "a pick", 30)
+        finally:
+            follower.kill()
+    return printed.read_text()
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_demo_told_to_stop_ends_cleanly_and_still_reports(tmp_path: Path, number: int) -> None:
     folder = tmp_path / "run"
     with started(folder, "--json") as demo:
-        until(lambda: "ready in" in (tmp_path / "demo.err").read_text(), "ready", 60)
+        until_ready(demo, tmp_path / "demo.err")
+        followed = told_by_examples(folder) if number == signal.SIGINT else None
         demo.send_signal(number)
         out, _ = demo.communicate(timeout=30)
     assert demo.returncode == 0
-    assert json.loads(out)["broker"]["embedded"]
+    report = json.loads(out)
+    assert report["broker"]["embedded"]
+    assert report["dead_letters"] == 0, "what the example sends is as the contract wants it"
     assert left(folder) == []
+    if followed is not None:
+        assert re.search(r"^llama-3-8b \d+\.\d+: .+\n  \w+@\w+ -> (eu-west|us-east|ap-south)-[ab]$", followed, re.M), (
+            followed
+        )
+
+
+async def topics_on(bootstrap: str) -> set[str]:
+    client = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await client.start()
+    try:
+        return {name for name in await client.list_topics() if not name.startswith("__")}  # those are the broker's own
+    finally:
+        await client.close()
+
+
+async def test_a_demo_on_another_kafka_keeps_to_itself_and_cleans_up(kafka: str, tmp_path: Path) -> None:
+    other = Settings(bootstrap_servers=kafka, topic_prefix=f"prod-{uuid4().hex[:8]}")
+    await admin.create(other)
+    await publish(Fleet(fleet="production", version=1, services=(), origins=(), endpoints=()), other)
+    before = await topics_on(kafka)
+
+    with started(tmp_path / "a", "--bootstrap-servers", kafka, "--topic-prefix", other.topic_prefix) as demo:
+        await asyncio.to_thread(demo.communicate, timeout=60)
+    said = (tmp_path / "demo.err").read_text()
+    assert demo.returncode == 1
+    assert "carries the fleet production" in said
+
+    with started(tmp_path / "b", "--bootstrap-servers", kafka, "--seconds", "5", "--json") as demo:
+        out, _ = await asyncio.to_thread(demo.communicate, timeout=90)
+    said = (tmp_path / "demo.err").read_text()
+    assert demo.returncode == 0, said
+    assert json.loads(out)["failed"] == 0
+    assert "begin with tradewind-demo-" in said
+    async with asyncio.timeout(20):
+        while await topics_on(kafka) != before:  # noqa: ASYNC110 - brokers delete in their own time
+            await asyncio.sleep(0.1)
+
+
+async def test_the_onlooker_counts_from_when_it_came_and_still_knows_the_table_in_force(kafka: str) -> None:
+    settings = Settings(bootstrap_servers=kafka, topic_prefix=f"look-{uuid4().hex[:8]}")
+    await admin.create(settings)
+    onlooker = Onlooker()
+    async with AIOKafkaProducer(bootstrap_servers=kafka, acks="all") as producer:
+
+        async def say(topic: Topic, value: bytes) -> None:
+            await producer.send_and_wait(topic.full(settings.topic_prefix), value, key=b"s")
+
+        await say(topics.ROUTING_TABLE, msgspec.json.encode(table(1)))
+        await say(topics.DEAD_LETTERS, b"of yesterday")
+        async with watching(onlooker, settings, clock.now_s) as watched:
+            await say(topics.DEAD_LETTERS, b"of today")  # at once: nobody waits for the onlooker
+            await say(topics.ROUTING_TABLE, msgspec.json.encode(table(2)))
+            async with asyncio.timeout(20):
+                while not onlooker.published or not onlooker.dead_letters:
+                    assert not watched.done()
+                    await asyncio.sleep(0.01)
+    assert (onlooker.published, onlooker.dead_letters) == (1, 1)
+    assert [(version, why) for _, version, why in onlooker.moves] == [(2, "because 2")]
+
+
+def table(version: int) -> RoutingTable:
+    """Each version routes to an endpoint of its own."""
+    route = Route(origin="o", class_="c", slo_p95_ms=1, endpoints=(f"e{version}",), shares=(1.0,))
+    return RoutingTable(
+        service="s", epoch=1, version=version, issued_at_s=0, expires_at_s=1, fleet_version=1, default_class="c",
+        endpoints=(), routes=(route,), reason=f"because {version}",
+    )  # fmt: skip
 
 
 def test_a_demo_stopped_while_it_starts_leaves_nothing(tmp_path: Path) -> None:
@@ -98,7 +208,7 @@ def test_a_demo_stopped_while_it_starts_leaves_nothing(tmp_path: Path) -> None:
 def test_a_killed_demo_leaves_no_process_behind(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     with started(folder, "--json") as demo:
-        until(lambda: "ready in" in (tmp_path / "demo.err").read_text(), "ready", 60)
+        until_ready(demo, tmp_path / "demo.err")
         assert len(left(folder)) > 10
         demo.kill()
         demo.communicate(timeout=10)

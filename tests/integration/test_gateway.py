@@ -48,6 +48,7 @@ class Tables:
 
     def __init__(self) -> None:
         self.failures = 0
+        self.why: str | None = None
         self.queue: asyncio.Queue[Found] = asyncio.Queue()
 
     async def records(self) -> AsyncIterator[Found]:
@@ -984,3 +985,150 @@ async def test_a_probe_that_raises_what_nobody_thought_of_is_not_the_last(
     probing = Probing(quiet_s=0.01, every_s=0.01)
     async with house(tmp_path, table({"a": "http://a:1"}, {"a": 1.0}), probing=probing):
         await until(lambda: len(asked) >= 3)
+
+
+@pytest.mark.parametrize("path", [CHAT, "/v1/audio/transcriptions"])
+async def test_a_compressed_body_reaches_the_endpoint_unpacked_and_is_not_called_compressed(
+    tmp_path: Path, path: str
+) -> None:
+    seen: list[tuple[str | None, bytes]] = []
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        seen.append((request.headers.get("Content-Encoding"), await request.read()))
+        return await answering()(request)
+
+    raw = json.dumps(ASK).encode()
+    kind = "application/json" if path == CHAT else "audio/wav"
+    headers = {"Content-Encoding": "gzip", "Content-Type": kind, "x-tradewind-model": "m"}
+    async with upstream(handle) as a, house(tmp_path, table({"a": a}, {"a": 1.0})) as one:
+        async with one.session.post(one.url + path, data=gzip.compress(raw), headers=headers) as answer:
+            assert answer.status == 200
+        assert seen == [(None, raw)]
+
+
+async def test_a_body_that_is_not_as_compressed_as_it_says_is_a_400_and_nobodys_failure(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with upstream(answering()) as a, house(tmp_path, table({"a": a}, {"a": 1.0})) as one:
+        for kind in ("application/json", "audio/wav"):
+            headers = {"Content-Encoding": "gzip", "Content-Type": kind, "x-tradewind-model": "m"}
+            where = one.url + "/v1/audio/transcriptions"
+            async with one.session.post(where, data=json.dumps(ASK).encode(), headers=headers) as answer:
+                assert answer.status == 400
+                error(await answer.read())
+        assert one.gateway.following.pickers["m"].endpoints["a"].breaker.streak == 0
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+async def test_a_body_nested_too_deeply_is_a_400(tmp_path: Path) -> None:
+    async with house(tmp_path, table({"a": "http://a:1"}, {"a": 1.0})) as one:
+        raw = b'{"model":"m","x":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+        async with one.session.post(one.url + CHAT, data=raw) as answer:
+            assert answer.status == 400
+            assert "nested" in error(await answer.read())["message"]
+
+
+async def deadly(request: web.Request) -> web.StreamResponse:
+    """Well, but for one kind of request."""
+    poison = "poison" in await request.json()
+    return web.Response(status=500) if poison else await answering()(request)
+
+
+async def test_a_request_that_every_well_endpoint_refuses_is_to_blame_itself(tmp_path: Path) -> None:
+    async with (
+        upstream(deadly) as a,
+        upstream(deadly) as b,
+        upstream(deadly) as c,
+        house(tmp_path, table({"a": a, "b": b, "c": c}, {"a": 0.4, "b": 0.3, "c": 0.3})) as one,
+    ):
+        locals_ = one.gateway.following.pickers["m"].endpoints
+        while not all(one.gateway.reporter.well(name) for name in locals_):
+            assert (await one.ask())[0] == 200
+        for _ in range(20):
+            assert (await one.ask(poison=1))[0] == 502
+        assert not any(local.breaker.shut or local.breaker.streak for local in locals_.values())
+        assert all(one.gateway.reporter.standing(name).streak == 0 for name in locals_)
+        await until(lambda: any(record.errors for name in locals_ for record in one.metrics(name)))
+        assert {kind for name in locals_ for r in one.metrics(name) for kind in r.errors} == {"client_4xx"}
+
+
+@pytest.mark.parametrize("others", [0, 1])
+async def test_an_outage_of_two_endpoints_that_answer_5xx_is_seen_though_they_were_well(
+    tmp_path: Path, others: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("router_sync.gateway.report.WELL_S", 0.3)
+    state = {"status": 200}
+
+    async def ill(_: web.Request) -> web.StreamResponse:
+        return web.Response(status=state["status"], body=ANSWER)
+
+    async with upstream(ill) as a, upstream(ill) as b, upstream(answering()) as c:
+        urls = {"a": a, "b": b, **({"c": c} if others else {})}
+        async with house(tmp_path, table(urls, {"a": 0.5, "b": 0.5})) as one:
+            locals_ = one.gateway.following.pickers["m"].endpoints
+            while not all(one.gateway.reporter.well(name) for name in "ab"):
+                assert (await one.ask())[0] == 200
+            state["status"] = 500
+            async with asyncio.timeout(10):
+                while not all(locals_[name].breaker.shut for name in "ab"):
+                    assert (await one.ask())[0] == (200 if others else 502)
+            await until(lambda: all(any("http_5xx" in r.errors for r in one.metrics(name)) for name in "ab"))
+
+
+async def test_a_held_accusation_is_made_in_any_case_when_nobody_else_speaks() -> None:
+    from router_sync.gateway import blame
+
+    said: list[str] = []
+    one = blame.Blame()
+    one.refusals = 1
+    one.hold(lambda: said.append("accused"), lambda: said.append("forgiven"))
+    one.settle()
+    one.settle()
+    assert said == ["accused"]
+
+
+async def test_slow_headers_and_connections_beyond_the_limit_are_told_which_limit(tmp_path: Path) -> None:
+    limits = Limits(header_s=0.2, max_connections=1)
+    async with house(tmp_path, limits=limits) as one, asyncio.timeout(10):
+        slow, writer = await asyncio.open_connection("127.0.0.1", one.gateway.port)
+        writer.write(b"POST /v1/x HTTP/1.1\r\nX-A: ")
+        await until(lambda: any(runner.server.open == 1 for runner in one.gateway._runners))  # type: ignore[union-attr]
+        more, other = await asyncio.open_connection("127.0.0.1", one.gateway.port)
+        assert b"max_connections = 1" in await more.read()
+        assert b"header_s = 0.2" in await slow.read()
+        for each in (writer, other):
+            each.close()
+            await each.wait_closed()
+        await until(lambda: all(runner.server.open == 0 for runner in one.gateway._runners))  # type: ignore[union-attr]
+
+
+async def test_too_many_headers_are_told_the_limit(tmp_path: Path) -> None:
+    async with house(tmp_path) as one:
+        status, body = await raw_ask(one.gateway.port, b"\r\n".join(b"x-%d: 1" % n for n in range(1000)))
+        assert status == 431
+        assert "max_headers = 100" in error(body)["message"]
+
+
+async def test_a_gateway_at_an_origin_that_no_table_knows_is_not_ready_and_says_why(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO", logger="tradewind"):
+        async with (
+            house(tmp_path, table({"a": "http://a:1"}, {"a": 1.0}), origin="atlantis") as one,
+            one.session.get(f"{one.url}/readyz") as answer,
+        ):
+            said = await answer.json()
+            assert (answer.status, said["ready"]) == (503, False)
+            assert "atlantis" in said["why"]
+            assert "eu" in said["why"]
+    told = [record.message for record in caplog.records]
+    assert told.count("origin_not_served") == 1
+    assert {"gateway_drains", "gateway_stopped"} <= set(told)
+
+
+async def test_a_gateway_without_a_table_for_long_says_why(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with house(tmp_path) as one:
+        one.tables.why = "the topic is not there"
+        await one.gateway.following.complain(0.01)
+    (told,) = [record for record in caplog.records if record.message == "no_table"]
+    assert "the topic is not there" in told.fields["reason"]  # type: ignore[attr-defined]

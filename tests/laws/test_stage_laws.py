@@ -68,8 +68,10 @@ class Sent:
 latencies = st.lists(st.floats(0, 5000), max_size=4).map(tuple)
 buckets = st.one_of(
     st.none(),
-    st.lists(st.tuples(st.integers(0, 300), st.integers(0, 4)), min_size=1, max_size=3).map(
-        lambda pairs: r.Buckets(gamma=1.04, index=tuple(i for i, _ in pairs), count=tuple(n for _, n in pairs))
+    st.lists(st.tuples(st.integers(0, 300), st.integers(0, 4)), min_size=1, max_size=3, unique_by=lambda p: p[0]).map(
+        lambda pairs: r.Buckets(
+            gamma=1.04, index=tuple(i for i, _ in sorted(pairs)), count=tuple(n for _, n in sorted(pairs))
+        )
     ),
 )
 errors = st.dictionaries(
@@ -89,11 +91,13 @@ def reports(
     said: list[Sent] = []
     for seq, stamp_s in enumerate(sorted(draw(st.lists(st.floats(0, span_s), max_size=most)))):
         behind_s = draw(st.floats(-3, late_s))
+        failed, values, firsts, held = draw(errors), draw(latencies), draw(latencies), draw(buckets)
+        fewest = max(sum(failed.values()), len(values) + sum(held.count if held else ()), len(firsts))
         record = r.EndpointMetrics(
             endpoint=draw(st.sampled_from(ENDPOINTS)), service="chat", class_=draw(st.sampled_from(CLASSES)),
             observer=draw(st.sampled_from(OBSERVERS)), vantage=draw(st.sampled_from(vantages)), boot=1, seq=seq,  # type: ignore[arg-type]
-            at_s=T0 + stamp_s - behind_s, requests=draw(st.integers(0, 40)), errors=draw(errors),  # type: ignore[arg-type]
-            latency_ms=draw(latencies), latency=draw(buckets), ttft_ms=draw(latencies),
+            at_s=T0 + stamp_s - behind_s, requests=fewest + draw(st.integers(0, 20)), errors=failed,  # type: ignore[arg-type]
+            latency_ms=values, latency=held, ttft_ms=firsts,
             hard_streak=draw(st.sampled_from([0, 0, 1, 3, 4])),
             first_error_at_s=draw(st.one_of(st.none(), st.just(T0 + stamp_s - 5))),
             last_ok_at_s=draw(st.one_of(st.none(), st.just(T0 + stamp_s - 2))),

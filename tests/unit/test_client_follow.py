@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from router_sync.client import FileSource, Follower, Found, Shelf
+from router_sync.client import FileSource, Follower, Found, KafkaSource, Shelf
 from router_sync.client.shelf import pack
 from router_sync.sign import Signer, Trust
 from streams.contract.records import Route, RoutingTable, TableEndpoint
@@ -236,3 +236,63 @@ async def test_a_file_is_followed_through_absence_nonsense_and_change(tmp_path: 
         draft.replace(path)
         assert await anext(records) == sealed(table(version=4))
     await records.aclose()  # type: ignore[attr-defined]
+
+
+async def test_a_file_that_is_away_is_told_once_and_its_return_too(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "t"
+    source = FileSource(path, every_s=0.01)
+    with caplog.at_level("INFO", logger="tradewind"):
+        records = source.records()
+        waiting = asyncio.ensure_future(anext(records))
+        async with asyncio.timeout(10):
+            while source.why is None:  # noqa: ASYNC110 - it tells nobody
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.05)
+            path.write_bytes(pack(sealed(table())))
+            await waiting
+        await records.aclose()  # type: ignore[attr-defined]
+    told = [record.message for record in caplog.records]
+    assert told == ["table_source_away", "table_source_back"]
+    assert source.why is None
+
+
+def test_a_flood_of_forged_names_is_one_line_a_reason_and_few_names(caplog: pytest.LogCaptureFixture) -> None:
+    one = follower()
+    for number in range(1000):
+        one.offer(Found(b"forged-%d" % number, b"{}", []), NOW_S)
+    assert one.refusals() == {"signature": 1000}
+    assert len(one.refused) <= 17
+    assert [record.message for record in caplog.records] == ["table_refused"]
+    one.offer(Found(b"m", b"{}", []), NOW_S + 10)
+    assert len(caplog.records) == 2
+
+
+class Silent:
+    """Stands for aiokafka's consumer at a broker that has `topics`, and says no more."""
+
+    def __init__(self, topics: set[str]) -> None:
+        self._topics = topics
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+    async def topics(self) -> set[str]:
+        return self._topics
+
+
+async def test_a_broker_without_the_topic_is_told_once_with_the_remedy(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = KafkaSource("b:1", "t")
+    monkeypatch.setattr(source, "_consumer", lambda: Silent(set()))
+    waiting = asyncio.ensure_future(anext(source.records()))
+    async with asyncio.timeout(10):
+        while source.failures < 2:  # noqa: ASYNC110 - it tells nobody
+            await asyncio.sleep(0.01)
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    assert "tradewind topics create" in (source.why or "")
+    assert [record.message for record in caplog.records] == ["table_source_away"]

@@ -90,7 +90,9 @@ Damage = Callable[[dict[str, Any]], object]
 BAD: list[tuple[type[msgspec.Struct], str, Damage]] = [
     (r.EndpointMetrics, "a missing field", lambda d: d.pop("observer")),
     (r.EndpointMetrics, "a negative count", lambda d: d.update(seq=-1)),
-    (r.EndpointMetrics, "a count beyond 2^53", lambda d: d.update(requests=2**53 + 1)),
+    (r.EndpointMetrics, "a count beyond 2^53", lambda d: d.update(seq=2**53 + 1)),
+    (r.EndpointMetrics, "more requests than a record can mean", lambda d: d.update(requests=10_000_001)),
+    (r.Arrivals, "more arrivals than a slot can hold", lambda d: d.update(arrived=[10_000_001])),
     (r.EndpointMetrics, "a fraction of a request", lambda d: d.update(requests=1.5)),
     (r.EndpointMetrics, "a negative latency", lambda d: d.update(latency_ms=[-0.1])),
     (r.EndpointMetrics, "a latency of weeks", lambda d: d.update(latency_ms=[1e9])),

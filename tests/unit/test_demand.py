@@ -87,6 +87,15 @@ def test_odd_and_long_slots_are_refused_by_name_and_not_dropped_in_silence(slot_
     assert "0.1, 0.2, 0.5, 1, 2, 5, 10" in refused.reason
 
 
+@pytest.mark.parametrize(("slot_s", "most"), [(0.1, 1_000_000), (1.0, 1_000_000), (10.0, 10_000_000)])
+def test_more_arrivals_than_a_gateway_can_have_are_refused(slot_s: float, most: int) -> None:
+    scene = Scene()
+    over = scene.arrivals(0.0, slot_s, most // 2 + 1, service=("chat", "talk"), class_=("a", "a"))
+    (refused,) = scene.hears(scene.arrivals(0.0, slot_s, most), over, stamp_s=slot_s)
+    assert (refused.position, refused.field, refused.value) == (1, "arrived", str(most + 2))
+    assert f"more than the {most} requests" in refused.reason
+
+
 def test_odd_slots_do_not_become_as_many_records() -> None:
     scene = Scene()
     odd = [scene.arrivals(n / 1000, 0.1 + n / 1000) for n in range(3000)]

@@ -238,6 +238,7 @@ def test_endpoints_whose_ports_were_taken_are_named(monkeypatch: pytest.MonkeyPa
     wanted = _fleet()
     _, seats = placed(wanted)
     there = next(s.port for s in seats if s.endpoint.name == "us-east-a")
+    assert len({port for s in seats for port in (s.port, s.admin_port)}) == 2 * len(seats)
     assert moved(wanted, seats) == [f"port 18103 is taken; the endpoint us-east-a listens on {there}"]
 
 

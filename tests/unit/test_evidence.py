@@ -10,6 +10,7 @@ import pytest
 
 from streams import signals
 from streams.contract.records import (
+    Buckets,
     Endpoint,
     EndpointHealth,
     EndpointMetrics,
@@ -338,6 +339,54 @@ def test_a_large_fleet_is_said_in_parts_that_fit_a_message() -> None:
     assert [(p.part, p.parts, len(p.endpoint)) for p in parts] == [(0, 3, 2000), (1, 3, 2000), (2, 3, 1)]
     assert [name for p in parts for name in p.endpoint] == [f"ep-{n}" for n in range(4001)]
     assert [e for p in parts for e, v in zip(p.endpoint, p.verdict, strict=True) if v != "up"] == ["ep-3999"]
+
+
+# ---------------------------------------------------------------- reports at odds with themselves
+
+
+HUGE = Buckets(gamma=1.02, index=(1, 2), count=(2**24, 2**24))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "told"),
+    [
+        ("latency_ms", "2", {"latency_ms": (1.0, 2.0)}),
+        ("ttft_ms", "2", {"ttft_ms": (1.0, 2.0)}),
+        ("latency_ms", str(2**25), {"latency": HUGE}),
+        ("ttft_ms", str(2**25), {"requests": 2**24, "ttft": HUGE}),
+        (
+            "latency_ms",
+            "3",
+            {"requests": 2, "latency_ms": (1.0,), "latency": Buckets(gamma=1.02, index=(1,), count=(2,))},
+        ),
+        ("errors", "2", {"errors": {"http_5xx": 1, "stall": 1}}),
+        ("errors", "1", {"requests": 0, "errors": {"http_5xx": 1}}),
+        ("last_ok_at_s", "100000000000.0", {"last_ok_at_s": 1e11}),
+        ("first_error_at_s", "100000000000.0", {"first_error_at_s": 1e11}),
+    ],
+)
+@pytest.mark.parametrize("met", [False, True])
+def test_a_report_at_odds_with_itself_is_refused_and_its_neighbours_are_not(
+    field: str, value: str, told: dict[str, Any], met: bool
+) -> None:
+    scene = Scene()
+    if met:
+        scene.says("gw-a", 0.0)
+    good = scene.report("gw-a", 0.5), scene.report("gw-a", 0.5, requests=3, errors={"stall": 3})
+    (refused,) = scene.refused(good[0], scene.report("gw-a", 0.5, **told), good[1])
+    assert (refused.position, refused.field, refused.value) == (1, field, value)
+
+
+def test_what_gateways_probes_and_benches_send_is_not_at_odds() -> None:
+    scene = Scene()
+    assert scene.refused(
+        scene.report("gw-a", 0.0, vantage="probe", last_ok_at_s=T0),
+        scene.report("gw-a", 0.0, vantage="probe", errors={"connect": 1}, hard_streak=40, first_error_at_s=T0 - 60),
+        scene.report("gw-a", 0.0, requests=3, errors={"connect": 3}, hard_streak=3, first_error_at_s=T0),
+        scene.report("gw-a", 0.0, requests=100, latency_ms=(5.0,) * 100, ttft_ms=(1.0,) * 100),
+        scene.report("gw-a", 0.0, requests=300, latency=Buckets(gamma=1.02, index=(1, 9), count=(200, 100))),
+        scene.report("gw-a", 0.0, requests=0, in_flight=3, last_ok_at_s=T0 + 200),
+    ) == []  # fmt: skip
 
 
 # ---------------------------------------------------------------- who may speak

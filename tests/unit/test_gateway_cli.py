@@ -16,6 +16,7 @@ from tradewind.cli.roles import gateway_config
 
 FILE = """
 origin: europe
+anonymous: true
 name: edge-7
 trust: [a.pub, b.pub]
 admin_port: 9000
@@ -67,7 +68,7 @@ def test_a_file_that_is_not_there_is_refused_with_its_name(tmp_path: Path) -> No
 
 
 def test_a_shared_port_needs_a_name(tmp_path: Path) -> None:
-    flags: dict[str, Any] = {"origin": "eu", "trust": [tmp_path], "reuse_port": True}
+    flags: dict[str, Any] = {"origin": "eu", "trust": [tmp_path], "reuse_port": True, "anonymous": True}
     with pytest.raises(BadSetting, match="name"):
         gateway_config(None, flags)
     assert gateway_config(None, {**flags, "name": "two"})[0].reuse_port
@@ -117,7 +118,7 @@ def test_the_gateway_of_a_command_line_is_the_gateway_that_runs(
     ran: list[Any] = []
     monkeypatch.setattr("router_sync.gateway.run", ran.append)
     monkeypatch.setattr("streams.signals.log_to", lambda *_: None)
-    file = written(tmp_path, json.dumps({"origin": "europe", "trust": ["a.pub"]}))
+    file = written(tmp_path, json.dumps({"origin": "europe", "trust": ["a.pub"], "keys": "k.yaml"}))
     result = CliRunner().invoke(app, ["gateway", "--config", str(file), "--port", "0", "--admin-port", "9001"])
     assert result.exit_code == 0, result.output
     (config,) = ran

@@ -400,7 +400,7 @@ def test_the_class_is_the_first_that_is_served_and_the_header_only_restricts(tmp
 
 
 def test_a_config_from_plain_values() -> None:
-    config = checked("test", {"origin": "eu", "trust": ["a.pub"], "limits": {"max_concurrent": 5}})
+    config = checked("test", {"origin": "eu", "trust": ["a.pub"], "anonymous": True, "limits": {"max_concurrent": 5}})
     assert isinstance(config, GatewayConfig)
     assert config.trust == (Path("a.pub"),)
     assert config.limits.max_concurrent == 5
@@ -417,6 +417,7 @@ def test_a_config_from_plain_values() -> None:
         ({"limits": {"max_boby_bytes": 1}}, "limits.max_boby_bytes"),
         ({"origin": None}, "origin"),
         ({"reuse_port": True}, "name"),
+        ({}, "keys"),
     ],
 )
 def test_a_bad_setting_is_named_with_what_is_accepted(fields: dict[str, Any], names: str) -> None:
@@ -426,5 +427,5 @@ def test_a_bad_setting_is_named_with_what_is_accepted(fields: dict[str, Any], na
 
 
 def test_a_shared_port_with_a_name_is_accepted() -> None:
-    fields = {"origin": "eu", "trust": ["a.pub"], "reuse_port": True, "name": "gateway-2"}
+    fields = {"origin": "eu", "trust": ["a.pub"], "reuse_port": True, "name": "gateway-2", "anonymous": True}
     assert checked("flags", fields).name == "gateway-2"

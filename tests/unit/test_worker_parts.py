@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,13 +16,15 @@ from aiokafka import TopicPartition
 
 from streams import settings, signals
 from streams.contract import topics
-from streams.contract.errors import Stop
-from streams.runtime import kafka, worker
+from streams.contract.errors import Missing, Stop
+from streams.runtime import admin, kafka, worker
 from streams.runtime.batch import Message, Messagelike
 from streams.runtime.room import Room
+from streams.runtime.sender import Sender
 from streams.runtime.shared import SharedReader
 from streams.runtime.step import Earliest, Reads
 from tests.contract.counting import steps
+from tradewind.ports import free_port
 
 
 def line(text: str, at_s: float, name: str = "some.library") -> logging.LogRecord:
@@ -53,6 +57,53 @@ def test_a_worker_says_which_version_and_role_it_is(monkeypatch: pytest.MonkeyPa
     assert worker.run_worker(steps(), settings.Settings(), "rehearsal", 0) == 1
     told = [s for s in next(iter(signals.BUILD.collect())).samples if s.labels["role"] == "rehearsal"]
     assert [(s.labels["version"], s.value) for s in told] == [("0.1.0", 1.0)]
+
+
+def test_a_workers_last_sentence_says_whose_it_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(worker, "_end_within", lambda *_: None)
+    monkeypatch.setattr(signals, "log_to", lambda *_: None)
+    monkeypatch.setattr(admin, "REACH_S", 0.6)
+    away = settings.Settings(bootstrap_servers=f"127.0.0.1:{free_port()}")
+    assert worker.run_worker(steps(), away, "rehearsal", 0) == 1
+    assert capsys.readouterr().err.startswith("tradewind: Kafka cannot be reached at 127.0.0.1:")
+
+
+async def test_a_library_is_heard_again_once_kafka_was_reached(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(admin, "REACH_S", 0.6)
+    level = logging.getLogger("aiokafka").level
+    away = settings.Settings(bootstrap_servers=f"127.0.0.1:{free_port()}")
+    with pytest.raises(Missing):
+        await worker._work(steps(), away, "rehearsal", 0)
+    assert [r.getMessage() for r in caplog.records if r.name.startswith("aiokafka")] == []
+    assert logging.getLogger("aiokafka").level == level
+
+
+async def test_a_worker_that_cannot_build_its_app_leaves_nothing_half_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def nothing(*_: Any) -> None: ...
+
+    def gone(*_: Any) -> None:
+        raise FileNotFoundError(2, "No such file or directory")
+
+    for of, name in ((Sender, "start"), (SharedReader, "start")):
+        monkeypatch.setattr(of, name, nothing)
+    monkeypatch.setattr(kafka, "build_app", gone)
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        with pytest.raises(FileNotFoundError) as failed:
+            async with worker.carried(steps(), settings.Settings(), "rehearsal"):
+                pass
+        gc.collect()
+    assert [str(w.message) for w in warned] == []
+    assert "the folder it was started in gone" in worker._cause(failed.value)
+
+
+def test_a_cause_names_its_path() -> None:
+    failed = ExceptionGroup("several", [PermissionError(13, "Permission denied", "/srv/state")])
+    assert worker._cause(failed) == "[Errno 13] Permission denied: '/srv/state'"
 
 
 async def test_nothing_is_left_where_a_worker_was_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

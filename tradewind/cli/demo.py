@@ -14,7 +14,7 @@ import typer
 
 from streams.contract.errors import BadSetting, Missing
 from streams.settings import environment, load
-from tradewind.cli.options import AsJson
+from tradewind.cli.options import AsJson, Prefix
 
 if TYPE_CHECKING:
     from tradewind.demo.play import Play
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 KINDS = ("dead", "refusing", "slow", "hanging", "breaking", "none")
 DATA = Path(".tradewind/demo")
+REVIVE = "Press the number of the region in the demo's terminal to start its dead endpoints, or start the demo again"
 
 
 def demo(
@@ -42,11 +43,16 @@ def demo(
     bootstrap_servers: Annotated[
         str | None, typer.Option(metavar="HOST:PORT", help="Use this Kafka instead of an embedded one.")
     ] = None,
-    data: Annotated[Path, typer.Option(help="Folder of this run: broker data, logs, keys.")] = DATA,
+    topic_prefix: Prefix = None,
+    data: Annotated[
+        Path, typer.Option(help="Folder of this run: broker data, logs, keys. Empty, or of a demo: it is emptied.")
+    ] = DATA,
     keep: Annotated[bool, typer.Option("--keep", help="Start from what the folder holds.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Run the whole loop here: a real Kafka, workers, gateways, six HTTP endpoints in three regions, recorded arrivals.
+
+    On a Kafka of yours the topics get a prefix of the run's own, and are deleted at its end, unless one is given.
 
     Examples:
       tradewind demo
@@ -57,7 +63,7 @@ def demo(
 
     options = Options(
         seconds=seconds, outage=outage, broker_outage_at_s=broker_outage, surge=surge, rps=rps, trace=trace, seed=seed,
-        as_json=as_json, bootstrap_servers=bootstrap_servers, data=data, keep=keep,
+        as_json=as_json, bootstrap_servers=bootstrap_servers, topic_prefix=topic_prefix, data=data, keep=keep,
     )  # fmt: skip
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # that the broker is away is said by us, once
     play = _play(options)
@@ -71,14 +77,13 @@ def demo(
 
 def _play(options: Any) -> Play:
     from tradewind.demo.play import Play
-    from tradewind.load import TraceError
 
-    settings = load(bootstrap_servers=options.bootstrap_servers)
+    settings = load(bootstrap_servers=options.bootstrap_servers, topic_prefix=options.topic_prefix)
     environ = environment()
     runtime = None if options.bootstrap_servers else _runtime(environ)
     try:
         return Play(options, settings, runtime, environ)
-    except TraceError as error:
+    except ValueError as error:
         raise BadSetting("flag", "--trace or --surge", str(options.trace or options.surge), str(error)) from None
 
 
@@ -134,11 +139,15 @@ def _tell(report: Report) -> None:
 
 def fault(
     region: Annotated[str, typer.Argument(help="A region or an endpoint of the running demo, or 'all'.")],
-    kind: Annotated[str, typer.Option(help=f"One of {', '.join(KINDS)}; none mends it.")] = "refusing",
+    kind: Annotated[
+        str, typer.Option(help=f"One of {', '.join(KINDS)}; none mends all but dead, see above.")
+    ] = "refusing",
     for_s: Annotated[float | None, typer.Option("--for", min=0.1, help="Mend it after so many seconds.")] = None,
     data: Annotated[Path, typer.Option(help="Folder of the running demo.")] = DATA,
 ) -> None:
     """Break a region of the demo that runs in another terminal, or mend it.
+
+    A dead or killed endpoint hears no order: press the number of its region in the demo's terminal to start it again.
 
     Examples:
       tradewind fault eu-west --for 20
@@ -149,17 +158,23 @@ def fault(
 
     if kind not in KINDS:
         raise BadSetting("flag", "--kind", kind, f"Choose one of {', '.join(KINDS)}")
+    if kind == "dead" and for_s is not None:
+        raise BadSetting("flag", "--for", for_s, f"The dead mend nothing by themselves; leave it out. {REVIVE}")
     order: dict[str, object] = {"kind": kind}
     if for_s is not None:
         order["for_s"] = for_s
     try:
-        took = asyncio.run(break_region(data, region, order))
+        told = asyncio.run(break_region(data, region, order))
     except FileNotFoundError:
         raise Missing(
             f"No demo runs in {data}", "Start one with `tradewind demo`, or name its folder: --data"
         ) from None
     except LookupError as known:
         raise BadSetting("argument", "REGION", region, f"Choose one of {known}, or an endpoint") from None
-    if not took:
-        raise Missing(f"No endpoint of {region} answered", "The demo has ended, or they are dead; start it again")
-    print(f"{kind}: {', '.join(took)}")
+    if not told.took:
+        raise Missing(f"No endpoint of {region} answered", f"The demo has ended, or they are dead. {REVIVE}")
+    if told.silent:
+        print(f"no answer: {', '.join(told.silent)}; if dead: {REVIVE}", file=sys.stderr)
+    print(f"{kind}: {', '.join(told.took)}")
+    if kind == "dead":
+        print(REVIVE, file=sys.stderr)

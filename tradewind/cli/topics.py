@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
 import typer
 
+from streams.contract.errors import Stop
 from streams.settings import load
 from tradewind.cli.options import AsJson, Bootstrap, Prefix
 
@@ -25,6 +27,7 @@ def create(bootstrap_servers: Bootstrap = None, topic_prefix: Prefix = None, as_
     from streams.runtime import admin
 
     settings = load(bootstrap_servers=bootstrap_servers, topic_prefix=topic_prefix)
+    _hush()
     made = asyncio.run(admin.create(settings))
     if as_json:
         print(msgspec.json.encode({"created": made}).decode())
@@ -41,6 +44,7 @@ def check(bootstrap_servers: Bootstrap = None, topic_prefix: Prefix = None, as_j
     from streams.runtime import admin
 
     settings = load(bootstrap_servers=bootstrap_servers, topic_prefix=topic_prefix)
+    _hush()
     found = asyncio.run(admin.check(settings))
     if as_json:
         print(msgspec.json.encode({"differences": [d._asdict() for d in found]}).decode())
@@ -57,13 +61,16 @@ def check_fleet(file: Annotated[Path, typer.Argument(help="tradewind.yaml")], as
     """
     from router_sync.fleet import BadFleet
     from router_sync.fleet import load as load_fleet
+    from tradewind.fleets import value_of
 
     try:
         fleet = load_fleet(file)
-    except BadFleet as bad:
+        value_of(fleet)
+    except Stop as bad:
         if not as_json:
             raise
-        print(msgspec.json.encode({"problems": [str(problem) for problem in bad.problems]}).decode())
+        problems = bad.problems if isinstance(bad, BadFleet) else [bad]
+        print(msgspec.json.encode({"problems": [str(problem) for problem in problems]}).decode())
         raise typer.Exit(1) from None
     counts = {"endpoints": len(fleet.endpoints), "services": len(fleet.services), "origins": len(fleet.origins)}
     said = ", ".join(f"{count} {name}" for name, count in counts.items())
@@ -88,5 +95,11 @@ def publish(
     if fleet.version == 0:
         fleet = msgspec.structs.replace(fleet, version=int(clock.now_s()))
     settings = load(bootstrap_servers=bootstrap_servers, topic_prefix=topic_prefix)
+    _hush()
     asyncio.run(send(fleet, settings))
     print(f"published fleet {fleet.fleet}, version {fleet.version}")
+
+
+def _hush() -> None:
+    """That Kafka is away is said by us, once."""
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)

@@ -20,5 +20,6 @@ class Options:
     seed: int = 1
     as_json: bool = False
     bootstrap_servers: str | None = None
+    topic_prefix: str | None = None
     data: Path = Path(".tradewind/demo")
     keep: bool = False

@@ -9,14 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
-import hashlib
 import random
 import secrets
-import shutil
 import sys
-from collections import deque
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 
@@ -26,39 +22,25 @@ from rich.live import Live
 
 from router_sync import fleet as fleets
 from router_sync.keys import load_or_make
-from streams.contract.errors import Missing
+from streams.contract.errors import BadSetting, Stop
 from streams.runtime import admin, clock
 from streams.settings import Settings
-from tradewind.demo import report
+from tradewind.demo import elsewhere, report, rounds
+from tradewind.demo.book import Book
+from tradewind.demo.children import Children, write_api_keys
+from tradewind.demo.folder import fresh_folder
 from tradewind.demo.keys import keys
 from tradewind.demo.options import Options
-from tradewind.demo.outage import Outage, parse_outage
-from tradewind.demo.pretend_fleet import PretendFleet, note, placed
+from tradewind.demo.outage import Outage, parse_outage, refuse_beyond
+from tradewind.demo.pretend_fleet import PretendFleet, moved, note, placed
 from tradewind.demo.screen import Screen
-from tradewind.demo.watch import Seat, watch
+from tradewind.demo.watch import Onlooker, watching
 from tradewind.embedded import EmbeddedKafka, Runtime
 from tradewind.fleets import publish
-from tradewind.load import (
-    SAMPLE,
-    Arrivals,
-    Counters,
-    HttpSender,
-    Outcome,
-    Target,
-    drive,
-    load,
-    parse_surges,
-    plan,
-)
-from tradewind.ports import free_port
+from tradewind.load import Counters, HttpSender, Outcome, Target, drive, plan
 from tradewind.processes import Processes
 
-GATEWAY_PORT = 18080
-READY_S = 30.0
-FOREVER_S = 24 * 3600.0
 DRAW_S = 0.5
-KEPT = 500_000
-"""Outcomes a run keeps for its report; an endless one forgets the oldest."""
 
 
 class Play:
@@ -67,28 +49,21 @@ class Play:
     def __init__(
         self, options: Options, settings: Settings, runtime: Runtime | None, environ: Mapping[str, str]
     ) -> None:
-        self.options, self.settings, self.runtime = options, settings, runtime
-        self.environ = dict(environ)
-        self.fleet, self.seats = placed(fleets.load(Path(str(files("tradewind.demo") / "fleet.yaml"))))
+        self.options, self.runtime, self.environ = options, runtime, dict(environ)
+        self.settings = settings if runtime else elsewhere.apart(settings, options.data, keep=options.keep)
+        self.apart = self.settings.topic_prefix != settings.topic_prefix
+        self.wanted = fleets.load(Path(str(files("tradewind.demo") / "fleet.yaml")))
+        self.fleet, self.seats = placed(fleets.with_version(self.wanted, int(clock.now_s())))
         self.regions = sorted({e.region for e in self.fleet.endpoints})
-        self.outage: Outage | None = parse_outage(options.outage, self.regions) if options.outage else None
-        self.seconds = options.seconds if options.seconds is not None else FOREVER_S
-        self.arrivals: Arrivals = load(
-            options.trace or SAMPLE,
-            seconds=min(self.seconds, 3600.0),
-            seed=options.seed,
-            mean_rps=options.rps,
-            surges=parse_surges(options.surge) if options.surge else (),
-        )
-        self.seat, self.counters = Seat(), Counters()
-        self.outcomes: deque[Outcome] = deque(maxlen=KEPT)
-        self._turning: set[asyncio.Future[None]] = set()
+        self.outage = _outage(options, self.regions)
+        self.first = rounds.arrivals(options, 0, 0.0)
+        self.onlooker, self.counters, self.book = Onlooker(clock.now_s()), Counters(), Book()
+        self.pressed: asyncio.Queue[str] = asyncio.Queue()
         self.stop = asyncio.Event()
         self.playing = False
         self.began_at_s = 0.0
         self.broker_away: tuple[float, float] | None = None
         self.broker: EmbeddedKafka | None = None
-        self.gateways: dict[str, str] = {}
         self.api_keys = {c.name: f"demo-{secrets.token_urlsafe(18)}" for s in self.fleet.services for c in s.classes}
 
     async def run(self) -> report.Report:
@@ -98,22 +73,25 @@ class Play:
         with fresh_folder(folder, keep=self.options.keep):
             async with (
                 self._broker(folder) as broker,
+                self._topics(),
+                watching(self.onlooker, self.settings, clock.now_s) as watched,
                 Processes(folder / "log", environ=self._told()) as processes,
             ):
                 pretend = PretendFleet(self.fleet, self.seats, processes, self.options.seed)
                 gateways = await self._start(processes, pretend, folder)
-                note(folder, self.seats, {"gateways": gateways, "bootstrap_servers": self.settings.bootstrap_servers})
+                prefix, servers = self.settings.topic_prefix, self.settings.bootstrap_servers
+                note(folder, self.seats, {"gateways": gateways, "bootstrap_servers": servers, "topic_prefix": prefix})
                 startup_s = clock.monotonic_s() - began_s
                 self._say(f"ready in {startup_s:.1f} s; gateways: {', '.join(f'{o} {u}' for o, u in gateways.items())}")
-                played_s = await self._play(processes, pretend, gateways)
-            (folder / "outcomes.jsonl").write_bytes(msgspec.json.Encoder().encode_lines(list(self.outcomes)))
-        made = report.make(list(self.outcomes), self.seat, broker, self.outage, seconds=played_s, startup_s=startup_s)
+                played_s = await self._play(processes, pretend, gateways, watched)
+            (folder / "outcomes.jsonl").write_bytes(msgspec.json.Encoder().encode_lines(list(self.book.last)))
+        made = report.make(self.book, self.onlooker, broker, self.outage, seconds=played_s, startup_s=startup_s)
         return msgspec.structs.replace(made, broker_outage=self._broker_outage())
 
     def _broker_outage(self) -> report.BrokerOutage | None:
         if self.broker_away is None:
             return None
-        return report.broker_outage(list(self.outcomes), self.seat, *self.broker_away, self.began_at_s)
+        return report.broker_outage(list(self.book.last), self.onlooker, *self.broker_away, self.began_at_s)
 
     # ------------------------------------------------------------ setting the stage
 
@@ -129,6 +107,21 @@ class Play:
             self.settings = self.settings.model_copy(update={"bootstrap_servers": broker.bootstrap_servers})
             yield report.Broker("Apache Kafka", broker.version, True)
 
+    @contextlib.asynccontextmanager
+    async def _topics(self) -> AsyncIterator[None]:
+        """The topics are there. Those made elsewhere under a prefix of this run's own are deleted at its end."""
+        if self.runtime is None or self.options.keep:
+            await elsewhere.refuse_other_fleets(self.settings, self.fleet.fleet)
+        made = await admin.create(self.settings)
+        if self.runtime is None:
+            self._say(f"topics on {self.settings.bootstrap_servers} begin with {self.settings.topic_prefix}")
+        try:
+            yield
+        finally:
+            away = self.runtime is None and self.apart and not self.options.keep
+            if away and not await elsewhere.remove(self.settings, made):
+                self._say(f"the topics {self.settings.topic_prefix}.* could not be deleted; they stay")
+
     def _told(self) -> dict[str, str]:
         """What the children are told: the same settings, in the environment."""
         told = {
@@ -139,65 +132,43 @@ class Play:
         return {**self.environ, **told}
 
     async def _start(self, processes: Processes, pretend: PretendFleet, folder: Path) -> dict[str, str]:
+        for sentence in moved(self.wanted, self.seats):
+            self._say(sentence)
         signer = load_or_make(folder / "router.key")
         self._say(f"tables are signed by key {signer.kid}; its public half is {folder / 'router.key.pub'}")
-        self._write_api_keys(folder)
-        await admin.create(self.settings)
+        write_api_keys(folder, self.api_keys)
         await publish(self.fleet, self.settings)
-        ports: set[int] = set()
+        children = Children(processes, folder, self._say)
         await asyncio.gather(
             pretend.start(),
-            self._worker(processes, "streams", ports),
-            self._worker(processes, "router", ports),
-            *(self._gateway(processes, number, ports, folder) for number in range(len(self.fleet.origins))),
+            children.worker("streams"),
+            children.worker("router"),
+            *(children.gateway(number, origin.name) for number, origin in enumerate(self.fleet.origins)),
         )
-        return self.gateways
-
-    async def _worker(self, processes: Processes, room: str, ports: set[int]) -> None:
-        port = _take(ports, None)
-        arguments = ("worker", room, "--port", str(port))
-        url = f"http://127.0.0.1:{port}/readyz"
-        await processes.start(f"worker-{room}", "tradewind", *arguments, ready=url, deadline_s=READY_S)
-
-    async def _gateway(self, processes: Processes, number: int, ports: set[int], folder: Path) -> None:
-        origin = self.fleet.origins[number].name
-        wanted = GATEWAY_PORT + number
-        port = _take(ports, wanted)
-        if port != wanted:
-            self._say(f"port {wanted} is taken; the gateway of {origin} listens on {port}")
-        self.gateways[origin] = f"http://127.0.0.1:{port}"
-        await processes.start(
-            f"gateway-{origin}",
-            "tradewind",
-            *("gateway", "--name", f"gw-{origin}", "--origin", origin, "--port", str(port)),
-            *("--keys", str(folder / "api-keys.yaml"), "--trust", str(folder / "router.key.pub")),
-            ready=f"{self.gateways[origin]}/readyz",
-            deadline_s=READY_S,
-        )
-
-    def _write_api_keys(self, folder: Path) -> None:
-        """One API key a class for this run; the file holds their hashes, and no log shows them."""
-        callers = [
-            {"sha256": hashlib.sha256(key.encode()).hexdigest(), "tenant": "demo", "classes": [name]}
-            for name, key in self.api_keys.items()
-        ]
-        (folder / "api-keys.yaml").write_bytes(msgspec.json.encode({"keys": callers}))
+        return children.gateways
 
     # ------------------------------------------------------------ the play
 
-    async def _play(self, processes: Processes, pretend: PretendFleet, gateways: Mapping[str, str]) -> float:
+    async def _play(
+        self,
+        processes: Processes,
+        pretend: PretendFleet,
+        gateways: Mapping[str, str],
+        watched: asyncio.Task[None],
+    ) -> float:
         began_s, self.began_at_s, self.playing = clock.monotonic_s(), clock.now_s(), True
-        screen = Screen(self.fleet, self.seat, self.counters, _hint(gateways, self.regions))
+        screen = Screen(self.fleet, self.onlooker, self.counters, _hint(gateways, self.regions))
         aside = [
-            asyncio.create_task(watch(self.seat, self.settings, clock.now_s)),
+            watched,  # looks no longer than the play: what ends after it looks like failure
             asyncio.create_task(processes.watch()),
             asyncio.create_task(self._break(pretend, screen)),
             asyncio.create_task(self._break_broker(screen)),
+            asyncio.create_task(self._obey(pretend, screen)),
             asyncio.create_task(self._draw(screen, began_s)),
         ]
-        shooting = asyncio.create_task(self._shoot(gateways, screen))
+        shooting = asyncio.create_task(self._shoot(gateways, screen, began_s))
         try:
-            with keys(lambda key: self._pressed(key, pretend, screen)):
+            with keys(self._press):
                 await _first_of(shooting, aside)
         finally:
             self.stop.set()
@@ -206,22 +177,31 @@ class Play:
             await asyncio.gather(shooting, *aside, return_exceptions=True)
         return clock.monotonic_s() - began_s
 
-    async def _shoot(self, gateways: Mapping[str, str], screen: Screen) -> None:
-        shots = plan(self.arrivals, self._targets(gateways), random.Random(self.options.seed))
-
-        def seen(outcome: Outcome) -> None:
-            self.outcomes.append(outcome)
-            screen.recent.append(outcome)
-
+    async def _shoot(self, gateways: Mapping[str, str], screen: Screen, began_s: float) -> None:
+        """Rounds of load until the run is over or stopped."""
+        number, from_s = 0, 0.0
         async with HttpSender(clock.monotonic_s) as send:
-            while not self.stop.is_set():
-                await drive(
-                    shots, send, monotonic_s=clock.monotonic_s, counters=self.counters, on_outcome=seen, stop=self.stop
-                )
-                if self.options.seconds is not None:
-                    break
-        with contextlib.suppress(TimeoutError):  # the last arrival may come before the end
-            await asyncio.wait_for(self.stop.wait(), self.seconds - (clock.now_s() - self.began_at_s))
+            while not self.stop.is_set() and (lasts_s := rounds.lasts_s(self.options, from_s)) > 0:
+                await self._round(number, from_s, self._targets(gateways), send, screen)
+                await self._until(began_s + from_s + lasts_s)  # the last arrival may come before the round's end
+                number, from_s = number + 1, clock.monotonic_s() - began_s
+
+    async def _round(
+        self, number: int, from_s: float, targets: Sequence[Target], send: HttpSender, screen: Screen
+    ) -> None:
+        def seen(outcome: Outcome) -> None:
+            at_run = msgspec.structs.replace(outcome, at_s=from_s + outcome.at_s)
+            self.book.add(at_run)
+            screen.recent.append(at_run)
+
+        arrivals = rounds.arrivals(self.options, number, from_s) if number else self.first
+        shots = plan(arrivals, targets, random.Random(self.options.seed + number))
+        await drive(shots, send, monotonic_s=clock.monotonic_s, counters=self.counters, on_outcome=seen, stop=self.stop)
+
+    async def _until(self, at_s: float) -> None:
+        """Comes back at `at_s`, monotonic seconds, or when stopped."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.stop.wait(), at_s - clock.monotonic_s())
 
     def _targets(self, gateways: Mapping[str, str]) -> list[Target]:
         rates = {o.name: o.demand_rps for o in self.fleet.origins}
@@ -251,15 +231,24 @@ class Play:
             pretend.kill(region)
         self._note(screen, f"{region}: its endpoints are back" if alive else f"{region}: every endpoint was killed")
 
-    def _pressed(self, key: str, pretend: PretendFleet, screen: Screen) -> None:
+    def _press(self, key: str) -> None:
         """1, 2, 3 … break a region, or mend it; q ends the run."""
         if key == "q":
             self.stop.set()
-        elif key.isdigit() and 0 < int(key) <= len(self.regions):
+        else:
+            self.pressed.put_nowait(key)
+
+    async def _obey(self, pretend: PretendFleet, screen: Screen) -> None:
+        """Do as the keys say, one after the other, for ever."""
+        while True:
+            key = await self.pressed.get()
+            if not key.isdecimal() or not 0 < int(key) <= len(self.regions):
+                continue
             region = self.regions[int(key) - 1]
-            turn = asyncio.ensure_future(self._turn(region, pretend, screen, alive=not pretend.alive(region)))
-            self._turning.add(turn)
-            turn.add_done_callback(self._turning.discard)
+            try:
+                await self._turn(region, pretend, screen, alive=not pretend.whole(region))
+            except Stop as error:
+                self._note(screen, str(error))  # the run goes on; the key may be pressed again
 
     async def _break_broker(self, screen: Screen) -> None:
         if self.options.broker_outage_at_s is not None and self.broker is not None:
@@ -294,10 +283,15 @@ class Play:
         print(words, file=sys.stderr, flush=True)
 
 
-def _take(taken: set[int], preferred: int | None) -> int:
-    port = free_port(preferred, avoid=taken)
-    taken.add(port)
-    return port
+def _outage(options: Options, regions: Sequence[str]) -> Outage | None:
+    """The outage asked for. Raises BadSetting for what could not happen: silence would look like success."""
+    if options.broker_outage_at_s is not None:
+        if options.bootstrap_servers:
+            raise BadSetting(
+                "flag", "--broker-outage", options.broker_outage_at_s, "Only the embedded broker is ours to kill"
+            )
+        refuse_beyond("--broker-outage", options.broker_outage_at_s, options.broker_outage_at_s, options.seconds)
+    return parse_outage(options.outage, regions, options.seconds) if options.outage else None
 
 
 def _hint(gateways: Mapping[str, str], regions: Sequence[str]) -> str:
@@ -310,28 +304,3 @@ async def _first_of(main: asyncio.Task[None], aside: Sequence[asyncio.Task[None]
     done, _ = await asyncio.wait({main, *aside}, return_when=asyncio.FIRST_COMPLETED)
     for task in done:
         task.result()
-
-
-@contextlib.contextmanager
-def fresh_folder(folder: Path, *, keep: bool) -> Iterator[None]:
-    """`folder` for one run at a time: empty unless `keep`.
-
-    Raises Missing when another run has it, or when it cannot be written.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / ".lock").open("w")
-    except OSError as error:
-        raise Missing(f"The folder {folder} cannot be written ({error.strerror})", "Name another: --data DIR") from None
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise Missing(f"Another demo runs in {folder}", "Stop it, or name another folder: --data DIR") from None
-        if not keep:
-            for old in folder.iterdir():
-                if old.is_dir():
-                    shutil.rmtree(old)
-                elif old.name != ".lock":
-                    old.unlink()
-        yield

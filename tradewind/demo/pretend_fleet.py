@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import aiohttp
 import msgspec
@@ -15,6 +16,8 @@ from tradewind.ports import free_port
 from tradewind.processes import Child, Processes, wait_ready
 
 HEALTH_DEADLINE_S = 20.0
+ADMIN_ABOVE = 100
+"""Ports of our own choice where they are free: one that the system gives may be a connection's until it is used."""
 USUAL_OF_P95 = 0.8
 """A fleet file declares a p95; the pretend engine wants what is usual when idle."""
 
@@ -33,13 +36,24 @@ def placed(fleet: Fleet) -> tuple[Fleet, tuple[Seat, ...]]:
     taken: set[int] = set()
     seats = []
     for endpoint in fleet.endpoints:
-        port = free_port(int(endpoint.url.rsplit(":", 1)[1]), avoid=taken)
+        wanted = int(endpoint.url.rsplit(":", 1)[1])
+        port = free_port(wanted, avoid=taken)
         taken.add(port)
-        admin_port = free_port(avoid=taken)
+        admin_port = free_port(wanted + ADMIN_ABOVE, avoid=taken)
         taken.add(admin_port)
         moved = msgspec.structs.replace(endpoint, url=f"http://127.0.0.1:{port}")
         seats.append(Seat(moved, port, admin_port))
     return msgspec.structs.replace(fleet, endpoints=tuple(s.endpoint for s in seats)), tuple(seats)
+
+
+def moved(wanted: Fleet, seats: Sequence[Seat]) -> list[str]:
+    """One sentence for each endpoint whose port of the fleet file was taken."""
+    ports = {e.name: int(e.url.rsplit(":", 1)[1]) for e in wanted.endpoints}
+    return [
+        f"port {ports[s.endpoint.name]} is taken; the endpoint {s.endpoint.name} listens on {s.port}"
+        for s in seats
+        if s.port != ports[s.endpoint.name]
+    ]
 
 
 class PretendFleet:
@@ -82,9 +96,9 @@ class PretendFleet:
         for seat in self._of(region):
             await wait_ready(self._children[seat.endpoint.name], f"{seat.endpoint.url}/health", HEALTH_DEADLINE_S)
 
-    def alive(self, region: str) -> bool:
-        """Whether any endpoint of the region runs."""
-        return any(self._children[s.endpoint.name].running for s in self._of(region))
+    def whole(self, region: str) -> bool:
+        """Whether every endpoint of the region runs."""
+        return all(self._children[s.endpoint.name].running for s in self._of(region))
 
     def _of(self, region: str) -> list[Seat]:
         return [s for s in self.seats if s.endpoint.region == region]
@@ -99,8 +113,15 @@ def note(folder: Path, seats: tuple[Seat, ...], extra: Mapping[str, object]) -> 
     (folder / STATE).write_bytes(msgspec.json.encode({"endpoints": doors, **extra}))
 
 
-async def break_region(folder: Path, region: str, order: Mapping[str, object]) -> list[str]:
-    """Give `order` to every endpoint of `region` of the demo that runs in `folder`; the names of those that took it.
+class Told(NamedTuple):
+    """Names of the endpoints that took an order, and of those that gave no answer."""
+
+    took: list[str]
+    silent: list[str]
+
+
+async def break_region(folder: Path, region: str, order: Mapping[str, object]) -> Told:
+    """Give `order` to every endpoint of `region` of the demo that runs in `folder`; who took it, and who is silent.
 
     Raises FileNotFoundError when no demo runs there, and LookupError for a region it does not have.
     """
@@ -108,15 +129,23 @@ async def break_region(folder: Path, region: str, order: Mapping[str, object]) -
     chosen = [d for d in doors if region in (d["region"], d["endpoint"], "all")]
     if not chosen:
         raise LookupError(", ".join(sorted({d["region"] for d in doors})))
-    took = []
+    told = Told([], [])
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=3)) as http:
         for door in chosen:
-            try:
-                async with http.post(f"http://127.0.0.1:{door['admin_port']}/fault", json=dict(order)) as answer:
-                    answer.raise_for_status()
-                    took.append(door["endpoint"])
-            except aiohttp.ClientError:
-                if order.get("kind") != "dead":
-                    continue
-                took.append(door["endpoint"])  # it died before it could say so, as told
-    return took
+            taken = await _ordered(http, f"http://127.0.0.1:{door['admin_port']}/fault", order)
+            (told.took if taken else told.silent).append(door["endpoint"])
+    return told
+
+
+async def _ordered(http: aiohttp.ClientSession, url: str, order: Mapping[str, object]) -> bool:
+    """Whether the endpoint took it."""
+    try:
+        async with http.post(url, json=dict(order)) as answer:
+            answer.raise_for_status()
+            return True
+    except aiohttp.ClientConnectorError:
+        return False  # nobody is there
+    except (aiohttp.ClientConnectionError, TimeoutError):
+        return order.get("kind") == "dead"  # it died before it could say so, as told
+    except aiohttp.ClientError:
+        return False

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 import msgspec
 
+from tradewind.demo.book import Book
 from tradewind.demo.outage import Outage
-from tradewind.demo.watch import Seat
+from tradewind.demo.watch import Onlooker
 from tradewind.load import Outcome, phases, quantile_ms
 
 SHARES_EVERY_S = 5.0
@@ -74,40 +75,43 @@ class Report(msgspec.Struct, frozen=True):
 
 
 def make(
-    outcomes: Sequence[Outcome], seat: Seat, broker: Broker, outage: Outage | None, *, seconds: float, startup_s: float
+    book: Book, onlooker: Onlooker, broker: Broker, outage: Outage | None, *, seconds: float, startup_s: float
 ) -> Report:
-    """The report of a run of `seconds`; without an outage all of it is "before"."""
+    """The report of a run of `seconds`; without an outage all of it is "before".
+
+    Counts are of all requests; quantiles and shares of those that `book` still has.
+    """
     from_s, to_s = (outage.at_s, outage.until_s) if outage else (float("inf"), float("inf"))
+    outcomes = list(book.last)
     first, whole = phases(outcomes, from_s, to_s, "ttft_ms"), phases(outcomes, from_s, to_s)
-    failed = [o for o in outcomes if not o.ok]
     return Report(
         broker=broker,
         seconds=round(seconds, 1),
-        requests=len(outcomes),
-        failed=len(failed),
-        lost_servable=sum(o.error not in NOT_SERVABLE for o in failed),
-        errors=dict(Counter(o.error or "unknown" for o in failed)),
-        retried=sum((o.attempts or 1) > 1 for o in outcomes),
+        requests=book.requests,
+        failed=book.failed,
+        lost_servable=sum(count for error, count in book.errors.items() if error not in NOT_SERVABLE),
+        errors=dict(book.errors),
+        retried=book.retried,
         p95_ms={name: _round(getattr(first, name).p95_ms) for name in ("before", "during", "after")},
         total_p95_ms={name: _round(getattr(whole, name).p95_ms) for name in ("before", "during", "after")},
         evidence_to_table_ms=Spread(
-            len(seat.evidence_ms),
-            _round(quantile_ms(seat.evidence_ms, 0.5)),
-            _round(max(seat.evidence_ms, default=None)),
+            len(onlooker.evidence_ms),
+            _round(quantile_ms(onlooker.evidence_ms, 0.5)),
+            _round(max(onlooker.evidence_ms, default=None)),
         ),
-        tables_published=seat.published,
-        dead_letters=seat.dead_letters,
+        tables_published=onlooker.published,
+        dead_letters=onlooker.dead_letters,
         shares=shares(outcomes),
-        moves=[why for _, _, why in seat.moves if why],
+        moves=[why for _, _, why in onlooker.moves if why],
         startup_s=round(startup_s, 1),
     )
 
 
 def broker_outage(
-    outcomes: Sequence[Outcome], seat: Seat, at_s: float, back_at_s: float, began_at_s: float
+    outcomes: Sequence[Outcome], onlooker: Onlooker, at_s: float, back_at_s: float, began_at_s: float
 ) -> BrokerOutage:
     """What the outage from `at_s` to `back_at_s` did; the load began at `began_at_s`, unix seconds."""
-    after = [table - began_at_s for table in seat.table_at_s if table - began_at_s > back_at_s]
+    after = [table - began_at_s for table in onlooker.table_at_s if table - began_at_s > back_at_s]
     failed = sum(not o.ok for o in outcomes if at_s <= o.at_s < back_at_s)
     return BrokerOutage(round(at_s, 1), round(back_at_s, 1), _round(min(after, default=None)), failed)
 

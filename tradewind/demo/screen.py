@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from streams.contract.records import EndpointHealth, Fleet
-from tradewind.demo.watch import Seat
+from tradewind.demo.watch import Onlooker
 from tradewind.load import Counters, Outcome
 
 RECENT = 400
@@ -21,8 +21,8 @@ _COLOURS = {"up": "green", "degraded": "yellow", "down": "red", "silent": "magen
 class Screen:
     """Draws the state of a run. Holds only the last outcomes, for shares as they are now."""
 
-    def __init__(self, fleet: Fleet, seat: Seat, counters: Counters, hint: str) -> None:
-        self.fleet, self.seat, self.counters, self.hint = fleet, seat, counters, hint
+    def __init__(self, fleet: Fleet, onlooker: Onlooker, counters: Counters, hint: str) -> None:
+        self.fleet, self.onlooker, self.counters, self.hint = fleet, onlooker, counters, hint
         self.recent: deque[Outcome] = deque(maxlen=RECENT)
         self.notes: deque[str] = deque(maxlen=4)
 
@@ -33,9 +33,10 @@ class Screen:
     def _head(self, at_s: float, now_s: float) -> Text:
         counts = self.counters
         numbers = " ".join(
-            f"{t.service} {t.epoch}.{t.version} ({now_s - t.issued_at_s:.1f} s old)" for t in self.seat.tables.values()
+            f"{t.service} {t.epoch}.{t.version} ({now_s - t.issued_at_s:.1f} s old)"
+            for t in self.onlooker.tables.values()
         )
-        worst = max(self.seat.evidence_ms, default=None)
+        worst = max(self.onlooker.evidence_ms, default=None)
         evidence = "" if worst is None else f"   evidence to table ≤ {worst:.0f} ms"
         return Text(
             f"{at_s:5.0f} s   requests {counts.due}   failed {counts.failed}   open {counts.open}   table {numbers}"
@@ -46,7 +47,7 @@ class Screen:
         table = Table("endpoint", "region", "provider", "$/h", "verdict", "p95 ms", "req/s", "share", expand=True)
         served = Counter(o.endpoint for o in self.recent if o.ok)
         total = served.total() or 1
-        rows = _by_endpoint(list(self.seat.health.values()))
+        rows = _by_endpoint(list(self.onlooker.health.values()))
         for e in self.fleet.endpoints:
             verdict, p95_ms, rps = rows.get(e.name, ("unknown", None, 0.0))
             table.add_row(
@@ -62,7 +63,7 @@ class Screen:
         return table
 
     def _moves(self, now_s: float) -> RenderableType:
-        moves = list(self.seat.moves)[-6:]
+        moves = list(self.onlooker.moves)[-6:]
         return Text("\n".join(f"{at_s - now_s:6.1f} s  v{version}  {why}" for at_s, version, why in moves) or "–")
 
 
