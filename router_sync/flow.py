@@ -10,6 +10,8 @@ from streams.settings import Settings
 
 MEMORY_S = 120.0
 """Health and demand are restored from this long ago; what is older has aged out."""
+AFTER_SHARE = 0.15
+"""Of a tick, that the router waits for what health and demand say on theirs: else it would act on it a second later."""
 
 
 def steps(settings: Settings, signer: Signer, *others: Signer, trust: Trust | None = None) -> tuple[Step, ...]:
@@ -37,6 +39,7 @@ def steps(settings: Settings, signer: Signer, *others: Signer, trust: Trust | No
                 trust=keys,
             ),
             every_s=settings.tick_s,
+            after_s=AFTER_SHARE * settings.tick_s,
             seal=seal_with(signers),
         ),
     )

@@ -49,7 +49,7 @@ class MemoryCarrier:
         runner = Runner(step)
         for number in range(max(len(self.logs[r.topic.name].partitions) for r in step.owned)):
             runner.assign(number)
-        return _Reader(runner, next_tick_s=self.now_s + step.every_s)
+        return _Reader(runner, next_tick_s=step.next_tick_s(self.now_s))
 
     def send(self, topic: Topic | str, key: str | bytes, value: bytes | None, headers: Headers = ()) -> None:
         """Put a message on a topic, stamped with the virtual time; it is read when time moves next."""
@@ -68,7 +68,7 @@ class MemoryCarrier:
             for reader in self._readers:
                 if reader.next_tick_s <= self.now_s:
                     self._send_all(reader.runner.tick(self.now_s))
-                    reader.next_tick_s += reader.runner.step.every_s
+                    reader.next_tick_s = reader.runner.step.next_tick_s(self.now_s)
                 elif reader.runner.next_due_s() <= self.now_s:
                     self._send_all(reader.runner.speak(self.now_s))
             self._settle()

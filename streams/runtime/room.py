@@ -268,8 +268,8 @@ class Room:
             if not self._speaking.is_set():
                 continue
             if clock.monotonic_s() >= tick_at_s:
-                every_s, late_s = line.runner.step.every_s, clock.monotonic_s() - tick_at_s
-                tick_at_s += every_s * (late_s // every_s + 1)  # ticks that were missed are not made up for
+                now_s = clock.now_s()  # ticks that were missed are not made up for
+                tick_at_s = clock.monotonic_s() + line.runner.step.next_tick_s(now_s) - now_s
                 with signals.TICK_S.labels(line.name).time():
                     outs = line.runner.tick(clock.now_s())
             else:

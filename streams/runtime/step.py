@@ -163,7 +163,19 @@ class Step:
     writes: tuple[Topic, ...]
     stage: Stage[Any]
     every_s: float = 1.0
+    after_s: float = 0.0
+    """How long after each whole `every_s` of the clock it speaks: who hears another's views lets them come first."""
     seal: Seal | None = None
+
+    def next_tick_s(self, now_s: float) -> float:
+        """When it speaks next, having spoken at `now_s`; a tick that came late does not bring the next one at once.
+
+        >>> Step("router", (), (), None, every_s=1.0, after_s=0.25).next_tick_s(10.27)
+        11.25
+        """
+        passed_s = (now_s - self.after_s) % self.every_s
+        missing_s = self.every_s - passed_s
+        return now_s + (missing_s if missing_s > self.every_s / 10 else missing_s + self.every_s)
 
     @property
     def owned(self) -> tuple[Reads, ...]:
