@@ -15,10 +15,10 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from operator import attrgetter
 from typing import Any, Final
 
 import numpy as np
+from msgspec.structs import astuple
 from numpy.typing import NDArray
 
 from streams import signals
@@ -46,12 +46,8 @@ ROWS_A_RECORD: Final = 2000
 Row = tuple[str, str, str]
 Floats = NDArray[np.float64]
 Ints = NDArray[np.intp]
-_name = attrgetter("endpoint", "service", "class_")
-_observer = attrgetter("observer")
-_columns = attrgetter(
-    "boot", "seq", "at_s", "requests", "hard_streak", "errors", "latency_ms", "ttft_ms", "latency", "ttft", "vantage",
-    "first_error_at_s", "last_ok_at_s", "in_flight", "queue",
-)  # fmt: skip
+Cells = dict[str, tuple[Any, ...]]
+"""The records of a batch as columns, by field."""
 
 
 @dataclass(slots=True)
@@ -129,9 +125,10 @@ class Health:
         yield from (Refusal(int(heard.positions[i]), *wrong) for i, wrong in odd.items())
         if all(met is not None for met in _met(state, heard)):
             return
-        triples, observers = map(_name, heard.records), map(_observer, heard.records)
+        cells = _cells(heard)
         judged = _Judge(state, heard.batch.partition, heard.batch.partitions)
-        for i, (position, triple, observer) in enumerate(zip(heard.positions, triples, observers, strict=True)):
+        met = zip(heard.positions, _names(cells), cells["observer"], strict=True)
+        for i, (position, triple, observer) in enumerate(met):
             if i not in odd and (wrong := judged.of(triple, observer)) is not None:
                 field_, value, reason = wrong
                 yield Refusal(int(position), field_, shown(value), reason)
@@ -153,9 +150,9 @@ class Health:
 
     def _fresh(self, state: HealthState, heard: Heard[EndpointMetrics]) -> NDArray[np.bool_]:
         """True for records that are neither duplicates nor late; the others are counted."""
-        boots, seqs = (np.array(column, np.int64) for column in _cells(heard)[:2])
-        observers, at_s, requests = _observers(state, heard), _at_s(heard), _numbers(_cells(heard)[3], 1)
-        again = state.seen.fold(observers, boots, seqs)
+        cells, observers, at_s = _cells(heard), _observers(state, heard), _at_s(heard)
+        requests = _numbers(cells["requests"], 1)
+        again = state.seen.fold(observers, np.array(cells["boot"], np.int64), np.array(cells["seq"], np.int64))
         new = ~again
         late = np.zeros(len(again), np.bool_)
         late[new] = state.watermarks.fold(observers[new], at_s[new], self.lateness_s)
@@ -218,41 +215,38 @@ class _Said:
     requests: NDArray[np.int64]
     streak: NDArray[np.int64]
     index: Ints
-    """Where each record stands in `records`."""
-    records: Sequence[EndpointMetrics]
-    errors: Sequence[dict[ErrorKind, int]]
-    values: Sequence[Sequence[tuple[float, ...]]]
-    """latency_ms and ttft_ms of each record."""
-    buckets: Sequence[Sequence[Buckets | None]]
+    """Where each record stands in `cells`."""
     outside: NDArray[np.bool_]
     """True for what gateways and probes saw; an endpoint's own view of itself is no evidence."""
-    first_error_s: Sequence[float | None]
-    ok_s: Sequence[float | None]
-    in_flight: Sequence[int | None]
-    queue: Sequence[int | None]
+    cells: Cells
+    """All that was said, in the whole batch."""
 
     @classmethod
     def of(cls, state: HealthState, heard: Heard[EndpointMetrics], fresh: Ints) -> _Said:
         """The records at `fresh`. Only they are given rows: what is late must leave no trace."""
-        (_, _, _, requests, streak, errors, latency_ms, ttft_ms, latency, ttft,
-         vantage, first_error_s, ok_s, in_flight, queue) = _cells(heard)  # fmt: skip
-        rows, observers = _rows(state, heard, fresh), _observers(state, heard)[fresh]
+        cells, rows = _cells(heard), _rows(state, heard, fresh)
         return cls(
-            rows, state.end_of[rows], observers, _at_s(heard)[fresh], _numbers(requests, 1)[fresh],
-            _numbers(streak, 0)[fresh], fresh, heard.records, errors, (latency_ms, ttft_ms), (latency, ttft),
-            _outside(vantage)[fresh], first_error_s, ok_s, in_flight, queue,
-        )  # fmt: skip
+            rows=rows,
+            ends=state.end_of[rows],
+            observers=_observers(state, heard)[fresh],
+            at_s=_at_s(heard)[fresh],
+            requests=_numbers(cells["requests"], 1)[fresh],
+            streak=_numbers(cells["hard_streak"], 0)[fresh],
+            index=fresh,
+            outside=_outside(cells["vantage"])[fresh],
+            cells=cells,
+        )
 
     def only(self, keep: NDArray[np.bool_]) -> _Said:
         """The same for the records to keep; `index` still points into the whole batch."""
         return _Said(
             self.rows[keep], self.ends[keep], self.observers[keep], self.at_s[keep], self.requests[keep],
-            self.streak[keep], self.index[keep], self.records, self.errors, self.values, self.buckets,
-            self.outside[keep], self.first_error_s, self.ok_s, self.in_flight, self.queue,
+            self.streak[keep], self.index[keep], self.outside[keep], self.cells,
         )  # fmt: skip
 
-    def column(self, values: Sequence[float | None]) -> Floats:
+    def column(self, field: str) -> Floats:
         """A column of optional numbers, NaN for None."""
+        values = self.cells[field]
         if _all(values, None):
             return np.full(len(self.index), np.nan)
         return np.array(values, np.float64)[self.index]
@@ -266,11 +260,11 @@ def _fold_values(state: HealthState, said: _Said) -> None:
     """Latency as gateways and probes met it; what an endpoint says of itself lacks the way to it."""
     if not said.outside.all():
         said = said.only(said.outside)
-    for window, lists, buckets in zip((state.latency, state.ttft), said.values, said.buckets, strict=True):
-        if not _all(lists, ()):
-            _fold_lists(window, said, lists)
-        if not _all(buckets, None):
-            _fold_buckets(window, said, buckets)
+    for window, lists, buckets in ((state.latency, "latency_ms", "latency"), (state.ttft, "ttft_ms", "ttft")):
+        if not _all(said.cells[lists], ()):
+            _fold_lists(window, said, said.cells[lists])
+        if not _all(said.cells[buckets], None):
+            _fold_buckets(window, said, said.cells[buckets])
 
 
 def _fold_lists(window: Window, said: _Said, lists: Sequence[tuple[float, ...]]) -> None:
@@ -297,9 +291,9 @@ def _fold_counts(state: HealthState, said: _Said) -> None:
     outside = said.outside
     np.maximum.at(state.heard_s, said.rows, said.at_s)
     state.tally.fold(said.rows[outside], 0, said.seconds[outside], said.requests[outside])
-    if any(said.errors):
+    if any(said.cells["errors"]):
         _fold_errors(state, said, outside)
-    in_flight = said.column(said.in_flight)
+    in_flight = said.column("in_flight")
     known = outside & ~np.isnan(in_flight)
     if known.any():
         state.in_flight.fold(said.rows[known], said.observers[known], said.at_s[known], in_flight[known])
@@ -308,11 +302,12 @@ def _fold_counts(state: HealthState, said: _Said) -> None:
 
 
 def _fold_errors(state: HealthState, said: _Said, outside: NDArray[np.bool_]) -> None:
+    errors: Sequence[dict[ErrorKind, int]] = said.cells["errors"]
     met = [
         (where, KINDS.index(kind), count)
         for where, i in enumerate(said.index.tolist())
-        if said.errors[i] and outside[where]
-        for kind, count in said.errors[i].items()
+        if errors[i] and outside[where]
+        for kind, count in errors[i].items()
     ]
     if not met:
         return
@@ -324,7 +319,7 @@ def _fold_errors(state: HealthState, said: _Said, outside: NDArray[np.bool_]) ->
 
 
 def _fold_queues(state: HealthState, said: _Said, inside: NDArray[np.bool_]) -> None:
-    queue = said.column(said.queue)
+    queue = said.column("queue")
     known = np.flatnonzero(inside & ~np.isnan(queue))
     at = known[newest(said.rows[known], said.at_s[known], state.queue_s)]
     state.queue[said.rows[at]], state.queue_s[said.rows[at]] = queue[at], said.at_s[at]
@@ -336,10 +331,10 @@ def _fold_evidence(state: HealthState, said: _Said) -> None:
     if not ends.size:
         return
     streak, at_s = said.streak[outside], said.at_s[outside]
-    told = np.nan_to_num(said.column(said.ok_s))[outside]
+    told = np.nan_to_num(said.column("last_ok_at_s"))[outside]
     answered = (said.requests[outside] > 0) & (streak == 0)
     ok_s = np.minimum(np.where(told > 0, told, np.where(answered, at_s, 0.0)), at_s)
-    first_error_s = np.nan_to_num(said.column(said.first_error_s))[outside]
+    first_error_s = np.nan_to_num(said.column("first_error_at_s"))[outside]
     first_error_s = np.where((streak > 0) & (first_error_s == 0), at_s, np.minimum(first_error_s, at_s))
     np.maximum.at(state.tried_s, ends, at_s)
     state.evidence.fold(ends, observers, {"at_s": at_s, "streak": streak, "first_error_s": first_error_s, "ok_s": ok_s})
@@ -362,43 +357,47 @@ def _with_fleet(state: HealthState, fleet: Known) -> HealthState:
     return state
 
 
-def _cells(heard: Heard[EndpointMetrics]) -> tuple[tuple[Any, ...], ...]:
-    """The records of a batch as columns, made once."""
+def _cells(heard: Heard[EndpointMetrics]) -> Cells:
+    """The records of a batch as columns by field, made once: all of them, since naming some would cost more."""
     if "cells" not in heard.memo:
-        heard.memo["cells"] = tuple(zip(*map(_columns, heard.records), strict=True))
+        columns = zip(*map(astuple, heard.records), strict=True)
+        heard.memo["cells"] = dict(zip(heard.records[0].__struct_fields__, columns, strict=True))
     return heard.memo["cells"]  # type: ignore[no-any-return]
+
+
+def _names(cells: Cells) -> Iterable[Row]:
+    return zip(cells["endpoint"], cells["service"], cells["class_"], strict=True)
 
 
 def _odd(heard: Heard[EndpointMetrics]) -> dict[int, Wrong]:
     """What is wrong with the records that contradict themselves, by their place among the records."""
-    (_, _, at_s, requests, _, errors, latency_ms, ttft_ms, latency, ttft,
-     _, first_error_s, ok_s, _, _) = _cells(heard)  # fmt: skip
+    cells = _cells(heard)
     return contradictions(
-        at_s=at_s,
-        requests=requests,
-        errors=errors,
-        values={"latency_ms": (latency_ms, latency), "ttft_ms": (ttft_ms, ttft)},
-        times_s={"first_error_at_s": first_error_s, "last_ok_at_s": ok_s},
+        at_s=cells["at_s"],
+        requests=cells["requests"],
+        errors=cells["errors"],
+        values={"latency_ms": (cells["latency_ms"], cells["latency"]), "ttft_ms": (cells["ttft_ms"], cells["ttft"])},
+        times_s={field: cells[field] for field in ("first_error_at_s", "last_ok_at_s")},
     )
 
 
 def _at_s(heard: Heard[EndpointMetrics]) -> Floats:
     """Event times, never ahead of the broker's clock."""
-    return np.minimum(np.array(_cells(heard)[2], np.float64), heard.stamps_s)
+    return np.minimum(np.array(_cells(heard)["at_s"], np.float64), heard.stamps_s)
 
 
 def _met(state: HealthState, heard: Heard[EndpointMetrics]) -> tuple[Ints | None, Ints | None]:
     """The rows of a batch's names, and of its observers; None where one of them is new. Looked up once."""
     if "met" not in heard.memo:
-        rows = state.rows.find(list(map(_name, heard.records)))
-        heard.memo["met"] = rows, state.observers.find(list(map(_observer, heard.records)))
+        cells = _cells(heard)
+        heard.memo["met"] = state.rows.find(_names(cells)), state.observers.find(cells["observer"])
     return heard.memo["met"]  # type: ignore[no-any-return]
 
 
 def _observers(state: HealthState, heard: Heard[EndpointMetrics]) -> Ints:
     """The rows of a batch's observers; a new one gets a row."""
     found = _met(state, heard)[1]
-    return state.observers.rows(list(map(_observer, heard.records))) if found is None else found
+    return state.observers.rows(_cells(heard)["observer"]) if found is None else found
 
 
 def _rows(state: HealthState, heard: Heard[EndpointMetrics], fresh: Ints) -> Ints:
@@ -407,7 +406,8 @@ def _rows(state: HealthState, heard: Heard[EndpointMetrics], fresh: Ints) -> Int
     if found is not None:
         state.reserve()
         return found[fresh]
-    names = [_name(heard.records[i]) for i in fresh.tolist()]
+    every = list(_names(_cells(heard)))
+    names = [every[i] for i in fresh.tolist()]
     rows, ends = state.rows.rows(names), state.ends.rows([end for end, _, _ in names])
     state.reserve()
     state.end_of[rows] = ends

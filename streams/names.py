@@ -41,10 +41,10 @@ class Names(Generic[K]):
             self.row(name)
         return np.fromiter(map(self._row.__getitem__, names), np.intp, len(names))
 
-    def find(self, names: Sequence[K]) -> NDArray[np.intp] | None:
+    def find(self, names: Iterable[K]) -> NDArray[np.intp] | None:
         """The row of each name, None when one of them is new."""
         try:
-            return np.fromiter(map(self._row.__getitem__, names), np.intp, len(names))
+            return np.fromiter(map(self._row.__getitem__, names), np.intp)
         except KeyError:
             return None
 

@@ -104,6 +104,7 @@ def unpack(result: Any, limit: int) -> Fetched | None:
     if not result.check_assignment(result._topic_partition) or not result.has_more():
         return None
     part = result._partition_records
+    part._records_iterator = None  # we go around it; it and `part` hold each other, and megabytes of a fetch with them
     start = at = part.next_fetch_offset
     records: list[Any] = []
     while len(records) < limit and part._records.has_next():

@@ -5,12 +5,15 @@ Each row is a name and its parameters as they were in faust-streaming 0.15.3 and
 
 from __future__ import annotations
 
+import gc
 import inspect
+import weakref
 from types import SimpleNamespace
 
 import aiokafka
 import faust
 import pytest
+from aiokafka import TopicPartition
 from aiokafka.consumer import fetcher
 from aiokafka.coordinator.assignors.abstract import AbstractPartitionAssignor
 from aiokafka.record.memory_records import MemoryRecords
@@ -20,7 +23,7 @@ from faust.tables.recovery import Recovery
 from faust.transport.consumer import Consumer as BaseConsumer
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer, Transport
 
-from streams.runtime import kafka
+from streams.runtime import fetch, kafka
 
 SIGNATURES = [
     (AIOKafkaConsumerThread._create_worker_consumer, ["self", "transport"]),
@@ -67,7 +70,7 @@ def test_versions_are_the_minors_that_were_read() -> None:
     ("owner", "names"),
     [
         (fetcher.FetchResult.__init__, ["_topic_partition", "_partition_records"]),
-        (fetcher.PartitionRecords.__init__, ["_records", "_check_crcs", "next_fetch_offset"]),
+        (fetcher.PartitionRecords.__init__, ["_records", "_records_iterator", "_check_crcs", "next_fetch_offset"]),
         (
             fetcher.Fetcher.__init__,
             ["_records", "_subscriptions", "_closed", "_wait_consume_future"],
@@ -95,6 +98,26 @@ def test_a_record_unpacked_by_aiokafka_is_a_message_of_ours() -> None:
     assert list(first.headers) == [("h", b"x")]
     assert (second.key, second.value) == (None, None)
     assert batch.next_offset == 2
+
+
+def test_a_fetch_that_was_read_is_freed_without_waiting_for_the_collector() -> None:
+    built = aiokafka.record.default_records.DefaultRecordBatchBuilder(2, 0, 0, -1, -1, -1, 1 << 16)
+    built.append(0, timestamp=1700, key=b"k", value=b"v", headers=[])
+    place = TopicPartition("t", 0)
+    part = fetcher.PartitionRecords(place, MemoryRecords(bytes(built.build())), [], 0, None, None, True, 0)
+    state = SimpleNamespace(paused=False, position=0, consumed_to=lambda offset: None)
+    assignment = SimpleNamespace(active=True, state_value=lambda tp: state)
+    result = fetcher.FetchResult(place, assignment=assignment, partition_records=part, backoff=0)
+    held = weakref.ref(part)
+    del part
+    gc.disable()
+    try:
+        bundle = fetch.unpack(result, 1)
+        assert bundle is not None
+        assert [r.value for r in bundle.records] == [b"v"]
+        assert held() is None
+    finally:
+        gc.enable()
 
 
 def test_faust_takes_its_consumer_and_its_consumers_thread_from_our_transport() -> None:
