@@ -126,10 +126,8 @@ async def onlooking(settings: Settings) -> AsyncIterator[Onlooker]:
     seat = Onlooker()
     consumer = AIOKafkaConsumer(bootstrap_servers=settings.bootstrap_servers, fetch_max_wait_ms=100)
     await consumer.start()
-    consumer.assign(
-        [TopicPartition(t.full(settings.topic_prefix), 0) for t in (topics.ROUTING_TABLE, topics.ENDPOINT_HEALTH)]
-    )
-    await consumer.seek_to_beginning()
+    watched = (topics.ROUTING_TABLE, topics.ENDPOINT_HEALTH)
+    await rewind(consumer, [TopicPartition(t.full(settings.topic_prefix), 0) for t in watched])
 
     async def follow() -> None:
         async for message in consumer:
@@ -142,6 +140,16 @@ async def onlooking(settings: Settings) -> AsyncIterator[Onlooker]:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         await consumer.stop()
+
+
+async def rewind(consumer: Any, partitions: list[TopicPartition]) -> None:
+    """`consumer` reads `partitions` from their beginning.
+
+    By offset: `seek_to_beginning` may lose against the reset to the end that `assign` has under way.
+    """
+    consumer.assign(partitions)
+    for at, offset in (await consumer.beginning_offsets(partitions)).items():
+        consumer.seek(at, offset)
 
 
 class Sender:

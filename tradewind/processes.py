@@ -1,126 +1,38 @@
-"""Child processes that are started together, watched, and never left behind.
-
-Plain `Popen` and a short poll instead of asyncio's own subprocesses: those belong to one event loop, while a broker
-is started in one and killed from another (tests), or by a signal handler with no loop at all.
-
-Each child leads a session of its own, so that Ctrl-C in a terminal reaches only the parent, which then stops its
-children in order. Should the parent itself be killed, `leash.py` sees to them.
-"""
+"""Child processes that are started together, watched or kept there, and never left behind."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
-import signal
-import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import NoReturn, Self
 
-import aiohttp
+from tradewind.child import Child, ended_early, last_lines, wait_ready
+from tradewind.mending import Kept, Mender, News, Patience
 
-from streams.contract.errors import Stop
+__all__ = ["Child", "Kept", "News", "Patience", "Processes", "ended_early", "last_lines", "wait_ready"]
 
-_LEASH = Path(__file__).with_name("leash.py")
-_POLL_S = 0.02
-_TAIL_BYTES = 8192
+_READY_S = 20.0
 
 
-class Child:
-    """One operating-system process on the leash, with its output appended to `log`.
+@dataclass(slots=True)
+class _Seat:
+    """A child, and what it takes to start it again."""
 
-    `command` is a list of words, `environ` the whole environment of the child (None: that of this process).
-    """
+    child: Child
+    ready: str | None
+    deadline_s: float
+    may_die: bool
+    up: bool = False
 
-    def __init__(
-        self,
-        name: str,
-        command: Sequence[str],
-        log: Path,
-        *,
-        cwd: Path | None = None,
-        environ: Mapping[str, str] | None = None,
-    ) -> None:
-        self.name, self.command, self.log = name, tuple(command), log
-        self._cwd, self._environ = cwd, environ
-        self._process: subprocess.Popen[bytes] | None = None
-        self._asked_to_end = False
-        self._swept = False
-        self._log_from = 0
-
-    @property
-    def pid(self) -> int | None:
-        """Process id of the last start; None before the first."""
-        return self._process.pid if self._process else None
-
-    @property
-    def exit_code(self) -> int | None:
-        """As of `Popen`: negative for a signal; None while it runs or before it is started."""
-        return self._process.poll() if self._process else None
-
-    @property
-    def running(self) -> bool:
-        """Whether the process is there now."""
-        return self._process is not None and self._process.poll() is None
-
-    @property
-    def died_early(self) -> bool:
-        """Whether it ended without being asked to by `stop` or `kill`."""
-        return self._process is not None and not self.running and not self._asked_to_end
-
-    def start(self) -> Self:
-        """Itself, running. Call it from a thread that lives as long as the child should (see `leash.py`)."""
-        self.log.parent.mkdir(parents=True, exist_ok=True)
-        leashed = [sys.executable, "-I", "-S", str(_LEASH), str(os.getpid()), *self.command]
-        with self.log.open("ab") as log:
-            self._log_from = log.tell()
-            self._process = subprocess.Popen(  # noqa: S603 - a list of words, no shell
-                leashed,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                cwd=self._cwd,
-                env=None if self._environ is None else dict(self._environ),
-                start_new_session=True,
-            )
-        self._asked_to_end = self._swept = False
-        return self
-
-    async def ended(self) -> int:
-        """Its exit code, as soon as it has ended; waits without limit (use `asyncio.timeout`)."""
-        while (code := self.exit_code) is None:  # noqa: ASYNC110 - an Event would tie it to one loop
-            await asyncio.sleep(_POLL_S)
-        return code
-
-    async def stop(self, deadline_s: float = 5.0) -> None:
-        """Ends it: SIGTERM; after `deadline_s` seconds, or when cancelled, SIGKILL for what its session still has."""
-        self._asked_to_end = True
-        try:
-            if self.running and self._process:
-                self._process.terminate()
-                async with asyncio.timeout(deadline_s):
-                    await self.ended()
-        except TimeoutError:
-            pass  # it had its chance
-        finally:
-            self.kill()
-
-    def kill(self) -> None:
-        """Ends it and its whole session at once, as `kill -9` does; nothing happens if it is gone already."""
-        self._asked_to_end = True
-        if self._process is None or self._swept:  # once only: later the number may be somebody else's
-            return
-        self._swept = True
-        with contextlib.suppress(ProcessLookupError, PermissionError):  # all gone; on macOS: only zombies left
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
-
-    def last_lines(self, count: int = 8) -> str:
-        """The end of what it wrote to its log since its last start: see `last_lines`."""
-        return last_lines(self.log, count, self._log_from)
+    async def start(self) -> None:
+        self.child.start()
+        if self.ready is not None:
+            await wait_ready(self.child, self.ready, self.deadline_s)
+        self.up = True
 
 
 class Processes:
@@ -132,12 +44,12 @@ class Processes:
     def __init__(self, run: Path, *, environ: Mapping[str, str] | None = None) -> None:
         self.run = run
         self._environ = environ
-        self._children: list[tuple[Child, bool]] = []
+        self._seats: list[_Seat] = []
 
     @property
     def children(self) -> tuple[Child, ...]:
         """In the order they were started."""
-        return tuple(child for child, _ in self._children)
+        return tuple(seat.child for seat in self._seats)
 
     async def start(
         self,
@@ -145,34 +57,46 @@ class Processes:
         module: str,
         *arguments: str,
         ready: str | None = None,
-        deadline_s: float = 20.0,
+        deadline_s: float = _READY_S,
         may_die: bool = False,
     ) -> Child:
         """`python -m module arguments…`, running; with `ready` (a URL) not before a GET there answers 200.
 
-        `may_die`: its death is part of the play and `watch` stays quiet about it. Raises `Stop` when it ends first or
-        is not ready within `deadline_s`.
+        `may_die`: its death is part of the play, `watch` and `keep` stay quiet about it. Raises `Stop` when it ends
+        first or is not ready within `deadline_s`.
         """
         child = Child(name, [sys.executable, "-m", module, *arguments], self.run / f"{name}.log", environ=self._environ)
-        self._children.append((child, may_die))
-        child.start()
-        if ready is not None:
-            await wait_ready(child, ready, deadline_s)
+        seat = _Seat(child, ready, deadline_s, may_die)
+        self._seats.append(seat)
+        await seat.start()
         return child
 
     async def watch(self) -> NoReturn:
         """Never comes back; raises `Stop`, with its last words, when a child ends that should be there."""
         while True:
-            for child, may_die in self._children:
-                if child.died_early and not may_die:
-                    raise ended_early(child)
+            for seat in self._seats:
+                if seat.child.died_early and not seat.may_die:
+                    raise ended_early(seat.child)
             await asyncio.sleep(0.1)
 
+    async def keep(
+        self, told: Callable[[News], None], *, also: Sequence[Kept] = (), patience: Patience | None = None
+    ) -> NoReturn:
+        """Never comes back; what dies without being asked to is started again, with the same arguments.
+
+        `told` hears of each child that is missed and of each that is back; `also` are children started elsewhere, an
+        embedded broker say. Raises `Stop` when one died more often than `patience` allows. A child is kept from when
+        `start` has come back with it.
+        """
+        await Mender(told, patience).run(lambda: (*self._kept(), *also))
+
+    def _kept(self) -> list[Kept]:
+        return [Kept(seat.child, seat.start) for seat in self._seats if seat.up and not seat.may_die]
+
     async def stop(self, deadline_s: float = 5.0) -> None:
-        """Ends all, the last started first, each within `deadline_s` seconds; when cancelled, the rest at once."""
+        """Ends all, the last started asked first, together within `deadline_s` seconds; when cancelled, at once."""
         try:
-            for child in reversed(self.children):
-                await child.stop(deadline_s)
+            await asyncio.gather(*(child.stop(deadline_s) for child in reversed(self.children)))
         finally:
             self.kill()
 
@@ -188,55 +112,3 @@ class Processes:
         self, _kind: type[BaseException] | None, _error: BaseException | None, _at: TracebackType | None
     ) -> None:
         await self.stop()
-
-
-async def wait_ready(child: Child, url: str, deadline_s: float) -> None:
-    """Comes back when a GET of `url` answers 200; raises `Stop` if `child` ends first or `deadline_s` pass."""
-    try:
-        async with asyncio.timeout(deadline_s), aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=1.0)) as http:
-            while not await _answers_200(http, url):
-                if child.died_early:
-                    raise ended_early(child)
-                await asyncio.sleep(0.05)
-    except TimeoutError:
-        raise Stop(
-            f"{child.name} was not ready at {url} within {deadline_s:g} s",
-            f"The machine may be overloaded; the end of {child.log} says: {child.last_lines()}",
-        ) from None
-
-
-async def _answers_200(http: aiohttp.ClientSession, url: str) -> bool:
-    try:
-        async with http.get(url) as answer:
-            return answer.status == 200
-    except (aiohttp.ClientError, TimeoutError):
-        return False
-
-
-def ended_early(child: Child) -> Stop:
-    """The error that says that `child` ended by itself, how, and what it said last."""
-    return Stop(
-        f"{child.name} ended early ({_how(child.exit_code)})",
-        f"The end of {child.log} says: {child.last_lines()}",
-    )
-
-
-def _how(exit_code: int | None) -> str:
-    if exit_code is not None and exit_code < 0:
-        return f"killed by {signal.Signals(-exit_code).name}"
-    return f"exit code {exit_code}"
-
-
-def last_lines(log: Path, count: int = 8, start: int = 0) -> str:
-    """The last `count` lines of `log` after byte `start` that say something; `[nothing]` if there are none.
-
-    At most 8 KiB are looked at. Blank lines and the frames of Java's stack traces say nothing.
-    """
-    try:
-        with log.open("rb") as file:
-            file.seek(max(start, log.stat().st_size - _TAIL_BYTES))
-            lines = file.read().decode(errors="replace").splitlines()
-    except FileNotFoundError:
-        lines = []
-    telling = [line for line in lines if line.strip() and not line.startswith(("\tat ", "\t... "))]
-    return "\n".join(telling[-count:]) or "[nothing]"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 import uuid
+from pathlib import Path
 
 import faust
 from meter import Meter, Rolling, asked
@@ -23,6 +25,7 @@ def main() -> None:
     app = faust.App(
         f"bench-{uuid.uuid4()}", broker=f"kafka://{bootstrap}", store="memory://", web_enabled=False,
         topic_disable_leader=True, consumer_auto_offset_reset="earliest", topic_allow_declare=False,
+        datadir=Path(sys.prefix) / "faust",
     )  # fmt: skip
     meter, rolling = Meter(expected), Rolling()
 

@@ -85,6 +85,8 @@ def test_a_region_and_then_the_broker_die_and_no_request_is_lost(tmp_path: Path)
     assert report["lost_servable"] == 0, report["errors"]
     assert report["evidence_to_table_ms"]["n"] == 2
     assert report["dead_letters"] == 0
+    assert report["continued"] is not None, "the gateways could be asked"
+    assert [one["name"] for one in report["restarts"]] == ["kafka"]
     eu = {s["at_s"]: s["share"] for s in report["shares"] if s["region"] == "eu-west"}
     assert eu.get(0.0, 0) > 0.05
     assert eu.get(10.0, 0) == 0
@@ -213,3 +215,36 @@ def test_a_killed_demo_leaves_no_process_behind(tmp_path: Path) -> None:
         demo.kill()
         demo.communicate(timeout=10)
     until(lambda: left(folder) == [], "all gone", 10)
+
+
+def child_of(demo: subprocess.Popen[str], *words: str) -> psutil.Process:
+    """The one process below the demo whose command has all `words`."""
+    below = psutil.Process(demo.pid).children(recursive=True)
+    (found,) = [p for p in below if set(words) <= set(p.cmdline()) and p.status() != psutil.STATUS_ZOMBIE]
+    return found
+
+
+def test_what_is_killed_by_hand_comes_back_and_a_dead_broker_holds_nothing_up(tmp_path: Path) -> None:
+    folder, err = tmp_path / "run", tmp_path / "demo.err"
+    with started(folder, "--json") as demo:
+        until_ready(demo, err)
+        (folder / "outcomes.jsonl").mkdir()
+        child_of(demo, "kafka.Kafka").kill()
+        until(lambda: "kafka is gone (killed by SIGKILL)" in err.read_text(), "noticed", 1.0)
+        child_of(demo, "gateway", "--origin", "europe").kill()
+        until(lambda: "gateway-europe is gone (killed by SIGKILL)" in err.read_text(), "noticed", 1.0)
+        for name in ("gateway-europe", "kafka"):
+            until(lambda n=name: f"{n} is back" in err.read_text(), f"{name} is back", 30)  # type: ignore[misc]
+        child_of(demo, "kafka.Kafka").kill()
+        demo.send_signal(signal.SIGINT)
+        began_s = time.monotonic()
+        out, _ = demo.communicate(timeout=30)
+        assert time.monotonic() - began_s < 8, "requests under way, children, a report: five seconds at most each"
+    report = json.loads(out)
+    assert demo.returncode == 1, "the outcomes could not be kept"
+    assert f"{folder / 'outcomes.jsonl'} could not be written (Is a directory)" in err.read_text()
+    assert {one["name"] for one in report["restarts"]} == {"kafka", "gateway-europe"}
+    assert all(one["why"] == "killed by SIGKILL" for one in report["restarts"])
+    assert report["broker_outage"]["back_at_s"] > report["broker_outage"]["at_s"]
+    assert report["ended_early"] is None
+    assert left(folder) == []

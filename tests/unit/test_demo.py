@@ -4,29 +4,42 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
+import re
+import subprocess
+import sys
 from importlib.resources import files
 from pathlib import Path
 from typing import cast
 
 import msgspec
 import pytest
+from rich.console import Console
+from typer.testing import CliRunner
 
 from router_sync import fleet as fleets
+from streams import signals
 from streams.contract import topics
 from streams.contract.errors import BadSetting, Missing, Stop
 from streams.contract.records import Fleet, Route, RoutingTable, TableEndpoint
 from streams.settings import Settings
+from tradewind.cli import app
+from tradewind.cli import demo as cli_demo
 from tradewind.demo import elsewhere, report, rounds
 from tradewind.demo.book import Book
+from tradewind.demo.continued import Continued, counted
 from tradewind.demo.folder import MARK, fresh_folder
 from tradewind.demo.options import Options
 from tradewind.demo.outage import Outage, parse_outage
-from tradewind.demo.play import Play
+from tradewind.demo.play import OUTCOMES, Play
 from tradewind.demo.pretend_fleet import STATE, PretendFleet, moved, placed
-from tradewind.demo.screen import Screen
-from tradewind.demo.watch import Onlooker
-from tradewind.load import Outcome
+from tradewind.demo.restarts import Restart, Restarts
+from tradewind.demo.screen import Screen, hint
+from tradewind.demo.watch import Onlooker, _see
+from tradewind.load import Counters, Outcome
 from tradewind.load.surge import Surge
+from tradewind.ports import Reserved
+from tradewind.processes import News, Processes
 
 REGIONS = ["ap-south", "eu-west"]
 
@@ -236,10 +249,12 @@ def _fleet() -> Fleet:
 def test_endpoints_whose_ports_were_taken_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tradewind.ports.is_free", lambda port: port != 18103)
     wanted = _fleet()
-    _, seats = placed(wanted)
+    with Reserved() as ports:
+        _, seats = placed(wanted, ports)
     there = next(s.port for s in seats if s.endpoint.name == "us-east-a")
     assert len({port for s in seats for port in (s.port, s.admin_port)}) == 2 * len(seats)
-    assert moved(wanted, seats) == [f"port 18103 is taken; the endpoint us-east-a listens on {there}"]
+    assert there != 18103
+    assert f"port 18103 is taken; the endpoint us-east-a listens on {there}" in moved(wanted, seats)
 
 
 class Regions:
@@ -267,7 +282,7 @@ class Regions:
 
 def _obeying(tmp_path: Path) -> tuple[Play, Regions, Screen]:
     play = Play(Options(seconds=5.0, data=tmp_path, bootstrap_servers="x:1"), Settings(), None, {})
-    return play, Regions(), Screen(play.fleet, play.onlooker, play.counters, "")
+    return play, Regions(), play.show.screen
 
 
 async def test_keys_kill_and_mend_and_a_region_that_does_not_come_back_is_said(tmp_path: Path) -> None:
@@ -275,7 +290,7 @@ async def test_keys_kill_and_mend_and_a_region_that_does_not_come_back_is_said(t
     regions.broken = Stop("eu-west-a was not ready", "See its log")
     for key in "x922":
         play._press(key)
-    obeying = asyncio.create_task(play._obey(cast(PretendFleet, regions), screen))
+    obeying = asyncio.create_task(play._obey(cast(PretendFleet, regions)))
     async with asyncio.timeout(5):
         while len(screen.notes) < 2:  # noqa: ASYNC110 - notes wake nobody
             await asyncio.sleep(0)
@@ -291,9 +306,187 @@ async def test_keys_kill_and_mend_and_a_region_that_does_not_come_back_is_said(t
 
 
 async def test_a_defect_behind_a_key_is_not_lost(tmp_path: Path) -> None:
-    play, regions, screen = _obeying(tmp_path)
+    play, regions, _ = _obeying(tmp_path)
     regions.broken, regions.up = ValueError("a defect"), False
     play._press("1")
     async with asyncio.timeout(5):
         with pytest.raises(ValueError, match="a defect"):
-            await play._obey(cast(PretendFleet, regions), screen)
+            await play._obey(cast(PretendFleet, regions))
+
+
+def _said(onlooker_at: list[tuple[float, bool]]) -> list[str]:
+    said: list[str] = []
+    onlooker = Onlooker(say=said.append)
+    for now_s, heard in onlooker_at:
+        onlooker.listened(now_s, heard=heard)
+    return said
+
+
+def test_silence_on_the_topics_is_said_once_and_its_end_once() -> None:
+    assert _said([(0.0, False), (60.0, False), (61.0, True), (65.0, False)]) == [], "nobody spoke yet, or just now"
+    said = _said([(0.0, True), *((float(at_s), False) for at_s in range(1, 12)), (12.0, True), (13.0, True)])
+    assert [words.split(":")[0] for words in said] == [
+        "nothing was heard on the topics for 5 s",
+        "the topics are heard again, after 12 s of silence",
+    ]
+
+
+def test_records_that_cannot_be_read_are_said_in_one_sentence() -> None:
+    said: list[str] = []
+    onlooker = Onlooker(say=said.append)
+    good = msgspec.json.encode(_table(1))
+    for at_s, value in enumerate((b"{", b"[]", b"\xff", good, *[b"{"] * 20, *[good] * 9)):
+        _see(onlooker, topics.ROUTING_TABLE.name, value, float(at_s), old=False)
+    assert len(said) == 2
+    assert "cannot read a record on routing-table.v1" in said[0]
+    assert "again" in said[1]
+
+
+def _screen() -> Screen:
+    """The demo's fleet in full play: notes, evidence, and more reasons than there is room for."""
+    fleet = _fleet()
+    onlooker, counters = Onlooker(), Counters()
+    onlooker.tables["s"] = msgspec.structs.replace(_table(1 << 20), service="llama-3-8b")
+    onlooker.evidence_ms = [123.4]
+    onlooker.moves.extend((float(version), version, f"reason {version} " + "x" * 200) for version in range(30))
+    origins = {origin.name: f"http://127.0.0.1:{18080 + n}" for n, origin in enumerate(fleet.origins)}
+    screen = Screen(fleet, onlooker, counters, hint(origins, ["ap-south", "eu-west", "us-east"]))
+    screen.notes.extend(f"note {number} " + "y" * 200 for number in range(5))
+    return screen
+
+
+def _lines(screen: Screen, width: int, height: int, at_s: float = 10.0) -> list[str]:
+    console = Console(width=width, height=height, record=True, file=io.StringIO())
+    console.print(screen.drawn(at_s, 40.0, width, height))
+    return console.export_text().splitlines()
+
+
+@pytest.mark.parametrize("width", [80, 140])
+def test_the_screen_fits_its_terminal_with_whole_names_and_the_newest_reason_first(width: int) -> None:
+    lines = _lines(_screen(), width, 24)
+    shown = "\n".join(lines)
+    assert len(lines) <= 23, "the cursor has a line too"
+    assert max(map(len, lines)) <= width
+    for endpoint in _fleet().endpoints:
+        assert f"{endpoint.name} " in shown
+    heading = next(line.split() for line in lines if line.strip().startswith("endpoint"))
+    assert heading == ["endpoint", "verdict", "p95", "ms", "share"] or (width > 100 and "$/h" in heading)
+    reasons = [int(found) for found in re.findall(r"reason (\d+)", shown)]
+    assert reasons[0] == 29
+    assert reasons == sorted(reasons, reverse=True)
+    assert re.findall(r"note (\d)", shown) == ["4", "3", "2"]
+
+
+def test_who_died_serves_nothing_a_few_seconds_later() -> None:
+    screen = _screen()
+    before = msgspec.structs.replace(_outcome(0.0), endpoint="eu-west-a")
+    for tenth in range(200):  # 10 s of eu-west-a, then 10 s of us-east-a
+        name = "eu-west-a" if tenth < 100 else "us-east-a"
+        screen.recent.append(msgspec.structs.replace(before, at_s=tenth / 10, endpoint=name))
+
+    def share(name: str, at_s: float) -> str:
+        return next(line for line in _lines(screen, 80, 24, at_s) if line.startswith(name)).split()[3]
+
+    assert share("eu-west-a", 10.0) not in ("0%", "100%"), "it has just died"
+    assert (share("eu-west-a", 14.5), share("us-east-a", 14.5)) == ("0%", "100%")
+
+
+def test_a_restart_is_noted_with_its_reason_and_when_it_was_over() -> None:
+    restarts = Restarts()
+    assert "kafka is gone (killed by SIGKILL)" in restarts.hear(News("kafka", "killed by SIGKILL", back=False), 3.04)
+    assert restarts.missing("kafka")
+    restarts.hear(News("worker-router", "exit code 1", back=False), 4.0)
+    assert restarts.hear(News("kafka", "killed by SIGKILL", back=True), 8.0) == "kafka is back, after 5.0 s"
+    assert not restarts.missing("kafka")
+    assert restarts.all == [
+        Restart("kafka", 3.0, "killed by SIGKILL", 8.0),
+        Restart("worker-router", 4.0, "exit code 1"),
+    ]
+    made = msgspec.structs.replace(_made(_booked([])), restarts=restarts.all)
+    assert "kafka was gone at 3 s (killed by SIGKILL) and was back at 8 s" in report.told(made)
+    assert "worker-router was gone at 4 s (exit code 1) and did not come back" in report.told(made)
+
+
+def test_streams_that_went_on_are_added_up_over_gateways_that_start_again() -> None:
+    assert Continued({}).total is None
+    continued = Continued({})
+    for gateway, count in (("a", 0), ("b", 4), ("a", 3), ("a", 1), ("b", 4), ("a", 2)):
+        continued.take(gateway, count)
+    assert continued.total == 3 + 2 + 4
+    made = msgspec.structs.replace(_made(_booked([])), continued=9)
+    assert "9 streams broke off and went on at another endpoint" in report.told(made)
+
+
+def test_the_count_of_streams_that_went_on_is_the_gateways_own_metric() -> None:
+    before = counted(signals.exposition().decode())
+    signals.CONTINUED.inc(2)
+    assert counted(signals.exposition().decode()) == before + 2
+
+
+@pytest.mark.parametrize("kind", ["folder", "full disk"])
+def test_outcomes_that_cannot_be_kept_are_said_with_their_path(tmp_path: Path, kind: str) -> None:
+    play, _, _ = _obeying(tmp_path)
+    play.book.add(_outcome(1.0))
+    path = tmp_path / OUTCOMES
+    path.mkdir() if kind == "folder" else path.symlink_to("/dev/full")
+    play._keep_outcomes(path)
+    assert play.unkept is not None
+    assert play.unkept.startswith(f"{path} could not be written")
+
+
+class GivingUp:
+    """Processes one of which dies too often."""
+
+    async def keep(self, *_: object, **__: object) -> None:
+        raise Stop("gateway-europe ended again", "See its log")
+
+
+async def test_a_child_that_keeps_dying_ends_the_play_and_not_its_report(tmp_path: Path) -> None:
+    play, regions, _ = _obeying(tmp_path)
+    watched = asyncio.create_task(asyncio.Event().wait())
+    nowhere = {"europe": "http://127.0.0.1:9"}
+    async with asyncio.timeout(10):
+        seconds, continued = await play._play(
+            cast(Processes, GivingUp()), cast(PretendFleet, regions), nowhere, cast("asyncio.Task[None]", watched)
+        )
+    assert seconds < 5
+    assert continued is None, "no gateway answered"
+    assert play.ended_early == "gateway-europe ended again. See its log"
+
+
+class Reporting:
+    """A play that is over at once."""
+
+    playing, stop = True, asyncio.Event()
+
+    def __init__(self, unkept: str | None, made: report.Report) -> None:
+        self.unkept, self._made = unkept, made
+
+    async def run(self) -> report.Report:
+        return self._made
+
+
+@pytest.mark.parametrize(("unkept", "early"), [("x/outcomes.jsonl could not be written", None), (None, "a died again")])
+@pytest.mark.parametrize("as_json", [True, False])
+def test_the_report_is_printed_whatever_went_wrong_and_the_status_says_so(
+    monkeypatch: pytest.MonkeyPatch, unkept: str | None, early: str | None, as_json: bool
+) -> None:
+    made = msgspec.structs.replace(_made(_booked([_outcome(1)])), ended_early=early)
+    monkeypatch.setattr(cli_demo, "_play", lambda _: Reporting(unkept, made))
+    ran = CliRunner().invoke(app, ["demo", *(["--json"] if as_json else [])])
+    assert ran.exit_code == 1
+    assert f"tradewind: {unkept or early}" in ran.stderr
+    if as_json:
+        assert msgspec.json.decode(ran.stdout)["requests"] == 1
+    else:
+        assert "1 requests in" in ran.stdout
+
+
+def test_a_report_that_stdout_does_not_take_is_on_stderr() -> None:
+    code = "from tradewind.cli.demo import _printed; print(_printed('the report'), file=__import__('sys').stderr)"
+    with Path("/dev/full").open("w") as full:
+        ran = subprocess.run([sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert ran.returncode == 0, "and Python does not fail once more at its end"
+    first, second = ran.stderr.splitlines()
+    assert first == "the report"
+    assert second.startswith("the report could not be written to stdout (No space left on device)")

@@ -14,8 +14,8 @@ import psutil
 import pytest
 
 from streams.contract.errors import Stop
-from tradewind.ports import free_port, is_free
-from tradewind.processes import Child, Processes, ended_early, last_lines
+from tradewind.ports import Reserved, free_port, is_free
+from tradewind.processes import Child, Kept, News, Patience, Processes, ended_early, last_lines
 
 DEAF = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(600)"
 WITH_GRANDCHILD = "import subprocess, time; print(subprocess.Popen(['sleep', '600']).pid, flush=True); time.sleep(600)"
@@ -181,3 +181,88 @@ def test_a_taken_port_is_passed_over_and_a_free_one_kept() -> None:
         assert free_port(port) != port
     assert free_port(port) == port
     assert free_port(port, avoid=(port,)) != port
+
+
+async def heard(news: list[News], count: int) -> None:
+    async with asyncio.timeout(20):
+        while len(news) < count:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+async def test_a_child_that_is_killed_is_started_again_as_it_was(tmp_path: Path) -> None:
+    port, news = free_port(), list[News]()
+    async with Processes(tmp_path) as run:
+        words = (str(port), "--bind", "127.0.0.1", "--directory", str(tmp_path))
+        child = await run.start("server", "http.server", *words, ready=f"http://127.0.0.1:{port}/")
+        mortal = await run.start("mortal", "http.server", "0", "--bind", "127.0.0.1", may_die=True)
+        first = child.pid
+        keeping = asyncio.create_task(run.keep(news.append))
+        mortal.crash()
+        child.crash()
+        await heard(news, 2)
+        why = "killed by SIGKILL"
+        assert news == [News("server", why, back=False), News("server", why, back=True)]
+        assert child.running
+        assert child.pid != first
+        assert not is_free(port), "it is back when it is ready"
+        assert not mortal.running, "its death is part of the play"
+        keeping.cancel()
+        await asyncio.gather(keeping, return_exceptions=True)
+    assert not child.running
+
+
+async def test_a_child_that_keeps_dying_is_given_up_with_its_last_words(tmp_path: Path) -> None:
+    news = list[News]()
+    child = python("short", "print('I cannot go on')", tmp_path).start()
+
+    async def again() -> None:
+        child.start()
+        await child.ended()
+
+    async with Processes(tmp_path) as run, asyncio.timeout(20):
+        with pytest.raises(Stop, match=r"(?s)short ended again \(exit code 0\), after 2 restarts.*I cannot go on"):
+            await run.keep(news.append, also=[Kept(child, again)], patience=Patience(most=2, pause_s=0.01))
+    assert [one.back for one in news] == [False, True, False, True, False]
+
+
+async def test_a_start_that_fails_counts_as_a_death(tmp_path: Path) -> None:
+    news, child = list[News](), python("lost", "pass", tmp_path).start()
+
+    async def again() -> None:
+        raise OSError(28, "No space left on device")
+
+    async with Processes(tmp_path) as run, asyncio.timeout(20):
+        with pytest.raises(Stop, match=r"after 3 restarts"):
+            await run.keep(news.append, also=[Kept(child, again)], patience=Patience(most=3, pause_s=0.01))
+    assert [one.why[:17] for one in news] == ["exit code 0", *["not started again"] * 3]
+
+
+async def test_children_end_together_and_not_one_after_the_other(tmp_path: Path) -> None:
+    async with Processes(tmp_path, environ={**os.environ, "PYTHONPATH": str(tmp_path)}) as run:
+        (tmp_path / "deaf.py").write_text(DEAF)
+        deaf = [await run.start(f"deaf-{number}", "deaf") for number in range(4)]
+        for child in deaf:
+            assert await said(child) == "deaf"
+        began_s = asyncio.get_running_loop().time()
+        await run.stop(deadline_s=0.5)
+        assert asyncio.get_running_loop().time() - began_s < 1.5
+    assert [child.exit_code for child in deaf] == [-signal.SIGKILL] * 4
+
+
+def test_ports_reserved_by_one_run_are_not_chosen_by_another() -> None:
+    preferred = free_port()
+    with Reserved() as first:
+        ours = first.take(preferred)
+        assert ours == preferred
+        assert is_free(ours), "nobody listens there yet: a look at the port alone finds it free"
+        with Reserved() as second:
+            assert second.take(preferred) != ours
+            assert first.take(preferred) not in (ours, second.take(preferred))
+    with Reserved() as third:
+        assert third.take(preferred) == preferred, "a mark goes with its holder"
+
+
+def test_a_server_can_listen_on_a_reserved_port() -> None:
+    with Reserved() as ports, socket.socket() as server:
+        server.bind(("127.0.0.1", ports.take()))
+        server.listen()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import sys
 from pathlib import Path
@@ -53,6 +54,8 @@ def demo(
     """Run the whole loop here: a real Kafka, workers, gateways, six HTTP endpoints in three regions, recorded arrivals.
 
     On a Kafka of yours the topics get a prefix of the run's own, and are deleted at its end, unless one is given.
+    A process that dies is started again, five times a minute at most. The exit status is 1 when the run ended before
+    its time or its outcomes could not be kept; the report is printed all the same.
 
     Examples:
       tradewind demo
@@ -60,6 +63,7 @@ def demo(
       tradewind demo --bootstrap-servers localhost:9092
     """
     from tradewind.demo.options import Options
+    from tradewind.demo.report import told
 
     options = Options(
         seconds=seconds, outage=outage, broker_outage_at_s=broker_outage, surge=surge, rps=rps, trace=trace, seed=seed,
@@ -68,11 +72,17 @@ def demo(
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # that the broker is away is said by us, once
     play = _play(options)
     report = asyncio.run(_until_stopped(play))
-    if as_json:
-        print(msgspec.json.encode(report).decode())
-    else:
+    if not as_json:
         print(f"logs of this run: {data / 'log'}", file=sys.stderr)
-        _tell(report)
+    troubles = [
+        play.unkept,
+        report.ended_early,
+        _printed(msgspec.json.encode(report).decode() if as_json else told(report)),
+    ]
+    for trouble in filter(None, troubles):
+        print(f"tradewind: {trouble}", file=sys.stderr)
+    if any(troubles):
+        raise typer.Exit(1)
 
 
 def _play(options: Any) -> Play:
@@ -121,20 +131,24 @@ async def _until_stopped(play: Play) -> Report:
         return await play.run()
     except asyncio.CancelledError:
         raise typer.Exit(130) from None
+    except OSError as error:
+        where = error.filename or play.options.data
+        raise Missing(
+            f"{where} cannot be used ({error.strerror or error})", "Make room, or take another folder: --data DIR"
+        ) from None
 
 
-def _tell(report: Report) -> None:
-    """The report for people."""
-    print(
-        f"{report.requests} requests in {report.seconds:.0f} s, {report.failed} failed, "
-        f"{report.lost_servable} of them though another endpoint could have served; {report.retried} were retried"
-    )
-    times = ", ".join(f"{name} {p95} ms" for name, p95 in report.p95_ms.items() if p95 is not None)
-    print(f"p95 to first token: {times}")
-    spread = report.evidence_to_table_ms
-    if spread.n:
-        print(f"from the first failed attempt to a table without the endpoint: at most {spread.max} ms ({spread.n})")
-    print(f"{report.tables_published} tables published, {report.dead_letters} dead letters")
+def _printed(words: str) -> str | None:
+    """Why `words` could not be printed on stdout, None if they could; then they are on stderr instead."""
+    try:
+        print(words, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python fails once more when it ends
+        print(words, file=sys.stderr)
+        return f"the report could not be written to stdout ({error.strerror}); it is above"
+    return None
 
 
 def fault(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from tradewind.ports import free_port
+from tradewind.ports import Reserved
 from tradewind.processes import Processes
 
 GATEWAY_PORT = 18080
@@ -19,15 +19,14 @@ READY_S = 30.0
 class Children:
     """Starts them in `processes`, with keys and trust from `folder`; `say` hears which ports were taken."""
 
-    def __init__(self, processes: Processes, folder: Path, say: Callable[[str], None]) -> None:
+    def __init__(self, processes: Processes, folder: Path, ports: Reserved, say: Callable[[str], None]) -> None:
         self.gateways: dict[str, str] = {}
         """Origin to its gateway's url."""
-        self._processes, self._folder, self._say = processes, folder, say
-        self._ports: set[int] = set()
+        self._processes, self._folder, self._ports, self._say = processes, folder, ports, say
 
     async def worker(self, room: str) -> None:
         """Comes back when a worker of `room` is ready; raises Stop when it is not in time."""
-        port = self._take(WORKER_PORTS.get(room))
+        port = self._ports.take(WORKER_PORTS.get(room))
         url = f"http://127.0.0.1:{port}/readyz"
         words = ("worker", room, "--port", str(port))
         await self._processes.start(f"worker-{room}", "tradewind", *words, ready=url, deadline_s=READY_S)
@@ -35,7 +34,7 @@ class Children:
     async def gateway(self, number: int, origin: str) -> None:
         """Comes back when the gateway of `origin` is ready; raises Stop when it is not in time."""
         wanted = GATEWAY_PORT + number
-        port = self._take(wanted)
+        port = self._ports.take(wanted)
         if port != wanted:
             self._say(f"port {wanted} is taken; the gateway of {origin} listens on {port}")
         self.gateways[origin] = f"http://127.0.0.1:{port}"
@@ -47,11 +46,6 @@ class Children:
             ready=f"{self.gateways[origin]}/readyz",
             deadline_s=READY_S,
         )
-
-    def _take(self, preferred: int | None) -> int:
-        port = free_port(preferred, avoid=self._ports)
-        self._ports.add(port)
-        return port
 
 
 def write_api_keys(folder: Path, keys: Mapping[str, str]) -> None:

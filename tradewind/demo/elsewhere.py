@@ -18,6 +18,7 @@ from aiokafka.errors import KafkaError
 from streams.contract import topics
 from streams.contract.errors import BadSetting
 from streams.runtime import admin
+from streams.runtime.access import client_options
 from streams.settings import Settings
 from tradewind.demo.pretend_fleet import STATE
 
@@ -61,7 +62,7 @@ async def _fleets(settings: Settings) -> set[str]:
     if any(difference.field == "missing" for difference in await admin.check(settings, [topics.FLEET])):
         return set()
     at = TopicPartition(topics.FLEET.full(settings.topic_prefix), 0)
-    consumer = AIOKafkaConsumer(bootstrap_servers=settings.bootstrap_servers, enable_auto_commit=False)
+    consumer = AIOKafkaConsumer(**client_options(settings), enable_auto_commit=False)
     try:
         await consumer.start()
         consumer.assign([at])
@@ -78,7 +79,7 @@ async def _fleets(settings: Settings) -> set[str]:
 
 async def remove(settings: Settings, names: Sequence[str]) -> bool:
     """Delete the topics `names`; False when Kafka would not, or was not to be reached within ten seconds."""
-    client = AIOKafkaAdminClient(bootstrap_servers=settings.bootstrap_servers)
+    client = AIOKafkaAdminClient(**client_options(settings))
     try:
         async with asyncio.timeout(_REACH_S):
             await client.start()

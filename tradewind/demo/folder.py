@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from streams.contract import formats
 from streams.contract.errors import Missing
 
 MARK = ".tradewind-demo"
 """Whoever holds the lock on this file has the folder; a folder without it is not ours."""
-_SAYS = "This folder belongs to `tradewind demo`, which empties it at each start.\n"
+_SAYS = "This folder belongs to `tradewind demo`, which empties it at each start.\nFormat 1.\n"
+_FORMAT = re.compile(r"^Format (\d{1,9})\b", re.MULTILINE)
 
 
 @contextlib.contextmanager
 def fresh_folder(folder: Path, *, keep: bool) -> Iterator[None]:
     """`folder` for one run at a time: empty but for our mark, or as it was with `keep`.
 
-    Raises Missing when it holds what no demo has put there, when another run has it, or when it cannot be written.
+    Raises Missing when it holds what no demo has put there, when another run has it, or when it cannot be written;
+    TooNew when a newer version made what is to be kept.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -32,7 +36,7 @@ def fresh_folder(folder: Path, *, keep: bool) -> Iterator[None]:
             fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise Missing(f"Another demo runs in {folder}", "Stop it, or name another folder: --data DIR") from None
-        _sign(folder / MARK)
+        _sign(folder / MARK, keep=keep)
         if not keep:
             _empty(folder)
         yield
@@ -48,9 +52,11 @@ def _refuse_others(folder: Path) -> None:
         )
 
 
-def _sign(mark: Path) -> None:
-    if mark.stat().st_size == 0:
-        mark.write_text(_SAYS)
+def _sign(mark: Path, *, keep: bool) -> None:
+    if keep and (said := _FORMAT.search(mark.read_text("utf-8", "replace"))):
+        remedy = "Start without --keep, which empties it, or name another folder: --data DIR"
+        formats.require(mark, int(said[1]), 1, remedy)
+    mark.write_text(_SAYS)
 
 
 def _empty(folder: Path) -> None:

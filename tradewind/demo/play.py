@@ -11,14 +11,12 @@ import asyncio
 import contextlib
 import random
 import secrets
-import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 
 import msgspec
-from rich.console import Console
-from rich.live import Live
+from aiokafka.errors import KafkaError
 
 from router_sync import fleet as fleets
 from router_sync.keys import load_or_make
@@ -28,19 +26,23 @@ from streams.settings import Settings
 from tradewind.demo import elsewhere, report, rounds
 from tradewind.demo.book import Book
 from tradewind.demo.children import Children, write_api_keys
+from tradewind.demo.continued import Continued
 from tradewind.demo.folder import fresh_folder
 from tradewind.demo.keys import keys
 from tradewind.demo.options import Options
 from tradewind.demo.outage import Outage, parse_outage, refuse_beyond
-from tradewind.demo.pretend_fleet import PretendFleet, moved, note, placed
-from tradewind.demo.screen import Screen
+from tradewind.demo.pretend_fleet import PretendFleet, Seat, moved, note, placed
+from tradewind.demo.restarts import Restarts
+from tradewind.demo.screen import Screen, hint
+from tradewind.demo.show import Show
 from tradewind.demo.watch import Onlooker, watching
-from tradewind.embedded import EmbeddedKafka, Runtime
+from tradewind.embedded import USUAL_PORT, EmbeddedKafka, Runtime
 from tradewind.fleets import publish
 from tradewind.load import Counters, HttpSender, Outcome, Target, drive, plan
-from tradewind.processes import Processes
+from tradewind.ports import Reserved
+from tradewind.processes import Kept, News, Processes
 
-DRAW_S = 0.5
+OUTCOMES = "outcomes.jsonl"
 
 
 class Play:
@@ -53,57 +55,86 @@ class Play:
         self.settings = settings if runtime else elsewhere.apart(settings, options.data, keep=options.keep)
         self.apart = self.settings.topic_prefix != settings.topic_prefix
         self.wanted = fleets.load(Path(str(files("tradewind.demo") / "fleet.yaml")))
-        self.fleet, self.seats = placed(fleets.with_version(self.wanted, int(clock.now_s())))
+        self.fleet = fleets.with_version(self.wanted, int(clock.now_s()))
+        self.seats: tuple[Seat, ...] = ()
         self.regions = sorted({e.region for e in self.fleet.endpoints})
         self.outage = _outage(options, self.regions)
         self.first = rounds.arrivals(options, 0, 0.0)
-        self.onlooker, self.counters, self.book = Onlooker(clock.now_s()), Counters(), Book()
+        self.counters, self.book, self.restarts = Counters(), Book(), Restarts()
+        self.onlooker = Onlooker(clock.now_s(), self._note)
+        self.show = Show(Screen(self.fleet, self.onlooker, self.counters), as_json=options.as_json)
         self.pressed: asyncio.Queue[str] = asyncio.Queue()
         self.stop = asyncio.Event()
         self.playing = False
         self.began_at_s = 0.0
-        self.broker_away: tuple[float, float] | None = None
+        self.ended_early: str | None = None
+        """Why the run ended before its time; set by its end."""
+        self.unkept: str | None = None
+        """Why the folder has no outcomes; set by its end."""
         self.broker: EmbeddedKafka | None = None
         self.api_keys = {c.name: f"demo-{secrets.token_urlsafe(18)}" for s in self.fleet.services for c in s.classes}
 
     async def run(self) -> report.Report:
-        """The report. Stopped early (`stop` set, or cancelled) everything started is ended all the same."""
+        """The report. Stopped early (`stop` set, or cancelled) everything started is ended all the same.
+
+        What goes wrong while it plays ends it, and is in the report; what goes wrong before is raised.
+        """
         began_s = clock.monotonic_s()
         folder = self.options.data
-        with fresh_folder(folder, keep=self.options.keep):
+        with fresh_folder(folder, keep=self.options.keep), Reserved() as ports:
+            self.fleet, self.seats = placed(self.fleet, ports)
             async with (
-                self._broker(folder) as broker,
+                self._broker(folder, ports) as broker,
                 self._topics(),
                 watching(self.onlooker, self.settings, clock.now_s) as watched,
                 Processes(folder / "log", environ=self._told()) as processes,
             ):
                 pretend = PretendFleet(self.fleet, self.seats, processes, self.options.seed)
-                gateways = await self._start(processes, pretend, folder)
+                gateways = await self._start(processes, pretend, folder, ports)
                 prefix, servers = self.settings.topic_prefix, self.settings.bootstrap_servers
                 note(folder, self.seats, {"gateways": gateways, "bootstrap_servers": servers, "topic_prefix": prefix})
                 startup_s = clock.monotonic_s() - began_s
                 self._say(f"ready in {startup_s:.1f} s; gateways: {', '.join(f'{o} {u}' for o, u in gateways.items())}")
-                played_s = await self._play(processes, pretend, gateways, watched)
-            (folder / "outcomes.jsonl").write_bytes(msgspec.json.Encoder().encode_lines(list(self.book.last)))
+                played_s, continued = await self._play(processes, pretend, gateways, watched)
+                if self._broker_is_away():
+                    processes.kill()  # nobody is there to take their last words, and they would wait for it
+            self._keep_outcomes(folder / OUTCOMES)
         made = report.make(self.book, self.onlooker, broker, self.outage, seconds=played_s, startup_s=startup_s)
-        return msgspec.structs.replace(made, broker_outage=self._broker_outage())
+        return msgspec.structs.replace(
+            made,
+            broker_outage=self._broker_outage(),
+            continued=continued,
+            restarts=self.restarts.all,
+            ended_early=self.ended_early,
+        )
+
+    def _keep_outcomes(self, path: Path) -> None:
+        try:
+            path.write_bytes(msgspec.json.Encoder().encode_lines(list(self.book.last)))
+        except OSError as error:
+            self.unkept = f"{path} could not be written ({error.strerror}); the report is whole all the same"
+
+    def _broker_is_away(self) -> bool:
+        return self.broker is not None and (not self.broker.running or self.restarts.missing(self.broker.child.name))
 
     def _broker_outage(self) -> report.BrokerOutage | None:
-        if self.broker_away is None:
+        away = self.restarts.first(self.broker.child.name) if self.broker is not None else None
+        if away is None or away.back_at_s is None:
             return None
-        return report.broker_outage(list(self.book.last), self.onlooker, *self.broker_away, self.began_at_s)
+        return report.broker_outage(list(self.book.last), self.onlooker, away.at_s, away.back_at_s, self.began_at_s)
 
     # ------------------------------------------------------------ setting the stage
 
     @contextlib.asynccontextmanager
-    async def _broker(self, folder: Path) -> AsyncIterator[report.Broker]:
+    async def _broker(self, folder: Path, ports: Reserved) -> AsyncIterator[report.Broker]:
         if self.runtime is None:
             yield report.Broker("Apache Kafka", "unknown", False)
             return
-        async with EmbeddedKafka(self.runtime, folder / "kafka") as broker:
+        port = ports.take(USUAL_PORT)
+        async with EmbeddedKafka(self.runtime, folder / "kafka", port=port) as broker:
             self.broker = broker
-            if broker.port != broker.wanted_port:
-                self._say(f"port {broker.wanted_port} is taken; the broker listens on {broker.port}")
+            if broker.port != USUAL_PORT:
+                self._say(f"port {USUAL_PORT} is taken; the broker listens on {broker.port}")
             self.settings = self.settings.model_copy(update={"bootstrap_servers": broker.bootstrap_servers})
             yield report.Broker("Apache Kafka", broker.version, True)
 
@@ -128,17 +159,20 @@ class Play:
             "TRADEWIND_BOOTSTRAP_SERVERS": self.settings.bootstrap_servers,
             "TRADEWIND_TOPIC_PREFIX": self.settings.topic_prefix,
             "TRADEWIND_STATE_DIR": str(self.options.data.resolve()),
+            "TRADEWIND_CONFIG": "",  # a tradewind.yaml that happens to be here is another fleet's
         }
         return {**self.environ, **told}
 
-    async def _start(self, processes: Processes, pretend: PretendFleet, folder: Path) -> dict[str, str]:
+    async def _start(
+        self, processes: Processes, pretend: PretendFleet, folder: Path, ports: Reserved
+    ) -> dict[str, str]:
         for sentence in moved(self.wanted, self.seats):
             self._say(sentence)
         signer = load_or_make(folder / "router.key")
         self._say(f"tables are signed by key {signer.kid}; its public half is {folder / 'router.key.pub'}")
         write_api_keys(folder, self.api_keys)
         await publish(self.fleet, self.settings)
-        children = Children(processes, folder, self._say)
+        children = Children(processes, folder, ports, self._say)
         await asyncio.gather(
             pretend.start(),
             children.worker("streams"),
@@ -155,44 +189,59 @@ class Play:
         pretend: PretendFleet,
         gateways: Mapping[str, str],
         watched: asyncio.Task[None],
-    ) -> float:
+    ) -> tuple[float, int | None]:
+        """How many seconds it played, and how many streams went on elsewhere."""
         began_s, self.began_at_s, self.playing = clock.monotonic_s(), clock.now_s(), True
-        screen = Screen(self.fleet, self.onlooker, self.counters, _hint(gateways, self.regions))
+        self.show.screen.hint, continued = hint(gateways, self.regions), Continued(gateways)
         aside = [
             watched,  # looks no longer than the play: what ends after it looks like failure
-            asyncio.create_task(processes.watch()),
-            asyncio.create_task(self._break(pretend, screen)),
-            asyncio.create_task(self._break_broker(screen)),
-            asyncio.create_task(self._obey(pretend, screen)),
-            asyncio.create_task(self._draw(screen, began_s)),
+            asyncio.create_task(processes.keep(self._missed, also=self._kept())),
+            asyncio.create_task(continued.follow()),
+            asyncio.create_task(self._break(pretend)),
+            asyncio.create_task(self._break_broker()),
+            asyncio.create_task(self._obey(pretend)),
+            asyncio.create_task(self.show.draw(self._at_s)),
         ]
-        shooting = asyncio.create_task(self._shoot(gateways, screen, began_s))
+        shooting = asyncio.create_task(self._shoot(gateways, began_s))
         try:
             with keys(self._press):
                 await _first_of(shooting, aside)
+        except (Stop, KafkaError, OSError) as error:  # it ends with its report; a defect ends without
+            self.ended_early = str(error)
         finally:
             self.stop.set()
             for task in (shooting, *aside):
                 task.cancel()
             await asyncio.gather(shooting, *aside, return_exceptions=True)
-        return clock.monotonic_s() - began_s
+        await continued.ask()
+        return clock.monotonic_s() - began_s, continued.total
 
-    async def _shoot(self, gateways: Mapping[str, str], screen: Screen, began_s: float) -> None:
+    def _at_s(self) -> float:
+        return clock.now_s() - self.began_at_s
+
+    def _kept(self) -> list[Kept]:
+        """The broker is started elsewhere, and kept there as our children are."""
+        return [Kept(self.broker.child, self.broker.restart)] if self.broker is not None else []
+
+    def _missed(self, news: News) -> None:
+        self._note(self.restarts.hear(news, self._at_s()))
+        if self.broker is not None and news.name == self.broker.child.name and not news.back:
+            self._note("gateways go on with their last table")
+
+    async def _shoot(self, gateways: Mapping[str, str], began_s: float) -> None:
         """Rounds of load until the run is over or stopped."""
         number, from_s = 0, 0.0
         async with HttpSender(clock.monotonic_s) as send:
             while not self.stop.is_set() and (lasts_s := rounds.lasts_s(self.options, from_s)) > 0:
-                await self._round(number, from_s, self._targets(gateways), send, screen)
+                await self._round(number, from_s, self._targets(gateways), send)
                 await self._until(began_s + from_s + lasts_s)  # the last arrival may come before the round's end
                 number, from_s = number + 1, clock.monotonic_s() - began_s
 
-    async def _round(
-        self, number: int, from_s: float, targets: Sequence[Target], send: HttpSender, screen: Screen
-    ) -> None:
+    async def _round(self, number: int, from_s: float, targets: Sequence[Target], send: HttpSender) -> None:
         def seen(outcome: Outcome) -> None:
             at_run = msgspec.structs.replace(outcome, at_s=from_s + outcome.at_s)
             self.book.add(at_run)
-            screen.recent.append(at_run)
+            self.show.screen.recent.append(at_run)
 
         arrivals = rounds.arrivals(self.options, number, from_s) if number else self.first
         shots = plan(arrivals, targets, random.Random(self.options.seed + number))
@@ -216,20 +265,20 @@ class Play:
             for c in service.classes
         ]  # fmt: skip
 
-    async def _break(self, pretend: PretendFleet, screen: Screen) -> None:
+    async def _break(self, pretend: PretendFleet) -> None:
         if self.outage is not None:
             await asyncio.sleep(self.outage.at_s)
-            await self._turn(self.outage.region, pretend, screen, alive=False)
+            await self._turn(self.outage.region, pretend, alive=False)
             await asyncio.sleep(self.outage.until_s - self.outage.at_s)
-            await self._turn(self.outage.region, pretend, screen, alive=True)
+            await self._turn(self.outage.region, pretend, alive=True)
         await asyncio.Event().wait()
 
-    async def _turn(self, region: str, pretend: PretendFleet, screen: Screen, *, alive: bool) -> None:
+    async def _turn(self, region: str, pretend: PretendFleet, *, alive: bool) -> None:
         if alive:
             await pretend.revive(region)
         else:
             pretend.kill(region)
-        self._note(screen, f"{region}: its endpoints are back" if alive else f"{region}: every endpoint was killed")
+        self._note(f"{region}: its endpoints are back" if alive else f"{region}: every endpoint was killed")
 
     def _press(self, key: str) -> None:
         """1, 2, 3 … break a region, or mend it; q ends the run."""
@@ -238,7 +287,7 @@ class Play:
         else:
             self.pressed.put_nowait(key)
 
-    async def _obey(self, pretend: PretendFleet, screen: Screen) -> None:
+    async def _obey(self, pretend: PretendFleet) -> None:
         """Do as the keys say, one after the other, for ever."""
         while True:
             key = await self.pressed.get()
@@ -246,41 +295,21 @@ class Play:
                 continue
             region = self.regions[int(key) - 1]
             try:
-                await self._turn(region, pretend, screen, alive=not pretend.whole(region))
+                await self._turn(region, pretend, alive=not pretend.whole(region))
             except Stop as error:
-                self._note(screen, str(error))  # the run goes on; the key may be pressed again
+                self._note(str(error))  # the run goes on; the key may be pressed again
 
-    async def _break_broker(self, screen: Screen) -> None:
+    async def _break_broker(self) -> None:
         if self.options.broker_outage_at_s is not None and self.broker is not None:
             await asyncio.sleep(self.options.broker_outage_at_s)
-            self.broker.kill()
-            self._note(screen, "the broker was killed; gateways go on with their last table")
-            await self.broker.restart()
-            self.broker_away = (self.options.broker_outage_at_s, clock.now_s() - self.began_at_s)
-            self._note(screen, "the broker is back")
+            self.broker.child.crash()  # as if by a stranger's hand: it is missed and started again as any other
         await asyncio.Event().wait()
 
-    # ------------------------------------------------------------ what people see
-
-    async def _draw(self, screen: Screen, began_s: float) -> None:
-        console = Console(stderr=True)
-        if self.options.as_json or not console.is_terminal:
-            while True:
-                await asyncio.sleep(10.0)
-                at_s, counts = clock.monotonic_s() - began_s, self.counters
-                self._say(f"{at_s:4.0f} s: {counts.due} requests, {counts.failed} failed, {counts.open} open")
-        with Live(console=console, screen=False, auto_refresh=False) as live:
-            while True:
-                live.update(screen.drawn(clock.monotonic_s() - began_s, clock.now_s()), refresh=True)
-                await asyncio.sleep(DRAW_S)
-
-    def _note(self, screen: Screen, words: str) -> None:
-        screen.notes.append(words)
-        if self.options.as_json or not sys.stderr.isatty():
-            self._say(words)
+    def _note(self, words: str) -> None:
+        self.show.note(words)
 
     def _say(self, words: str) -> None:
-        print(words, file=sys.stderr, flush=True)
+        self.show.say(words)
 
 
 def _outage(options: Options, regions: Sequence[str]) -> Outage | None:
@@ -292,11 +321,6 @@ def _outage(options: Options, regions: Sequence[str]) -> Outage | None:
             )
         refuse_beyond("--broker-outage", options.broker_outage_at_s, options.broker_outage_at_s, options.seconds)
     return parse_outage(options.outage, regions, options.seconds) if options.outage else None
-
-
-def _hint(gateways: Mapping[str, str], regions: Sequence[str]) -> str:
-    breaks = ", ".join(f"{number} {region}" for number, region in enumerate(regions, 1))
-    return f"gateways {', '.join(gateways.values())}\nbreak or mend a region: {breaks}   end: q"
 
 
 async def _first_of(main: asyncio.Task[None], aside: Sequence[asyncio.Task[None]]) -> None:

@@ -12,7 +12,7 @@ import aiohttp
 import msgspec
 
 from streams.contract.records import Endpoint, Fleet
-from tradewind.ports import free_port
+from tradewind.ports import Reserved
 from tradewind.processes import Child, Processes, wait_ready
 
 HEALTH_DEADLINE_S = 20.0
@@ -31,16 +31,12 @@ class Seat:
     admin_port: int
 
 
-def placed(fleet: Fleet) -> tuple[Fleet, tuple[Seat, ...]]:
-    """The fleet with urls on free loopback ports, and where each endpoint is to listen."""
-    taken: set[int] = set()
+def placed(fleet: Fleet, ports: Reserved) -> tuple[Fleet, tuple[Seat, ...]]:
+    """The fleet with urls on loopback ports taken from `ports`, and where each endpoint is to listen."""
     seats = []
     for endpoint in fleet.endpoints:
         wanted = int(endpoint.url.rsplit(":", 1)[1])
-        port = free_port(wanted, avoid=taken)
-        taken.add(port)
-        admin_port = free_port(wanted + ADMIN_ABOVE, avoid=taken)
-        taken.add(admin_port)
+        port, admin_port = ports.take(wanted), ports.take(wanted + ADMIN_ABOVE)
         moved = msgspec.structs.replace(endpoint, url=f"http://127.0.0.1:{port}")
         seats.append(Seat(moved, port, admin_port))
     return msgspec.structs.replace(fleet, endpoints=tuple(s.endpoint for s in seats)), tuple(seats)

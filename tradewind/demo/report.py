@@ -9,6 +9,7 @@ import msgspec
 
 from tradewind.demo.book import Book
 from tradewind.demo.outage import Outage
+from tradewind.demo.restarts import Restart
 from tradewind.demo.watch import Onlooker
 from tradewind.load import Outcome, phases, quantile_ms
 
@@ -54,7 +55,11 @@ class BrokerOutage(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct, frozen=True):
-    """The figures of one run. Latencies are times to first token of streamed answers that came whole."""
+    """The figures of one run. Latencies are times to first token of streamed answers that came whole.
+
+    `continued`: streams that broke off and went on at another endpoint; None when no gateway could be asked.
+    `restarts`: processes that died unasked. `ended_early`: why the run ended before its time, None if it did not.
+    """
 
     broker: Broker
     seconds: float
@@ -72,6 +77,9 @@ class Report(msgspec.Struct, frozen=True):
     moves: list[str]
     startup_s: float
     broker_outage: BrokerOutage | None = None
+    continued: int | None = None
+    restarts: list[Restart] = []
+    ended_early: str | None = None
 
 
 def make(
@@ -131,3 +139,36 @@ def shares(outcomes: Sequence[Outcome], every_s: float = SHARES_EVERY_S) -> list
 
 def _round(value: float | None) -> float | None:
     return None if value is None else round(value, 1)
+
+
+def told(report: Report) -> str:
+    """The report in the words for people, some lines."""
+    lines = [
+        f"{report.requests} requests in {report.seconds:.0f} s, {report.failed} failed, "
+        f"{report.lost_servable} of them though another endpoint could have served; {report.retried} were retried",
+        _continued(report.continued),
+        "p95 to first token: "
+        + ", ".join(f"{name} {p95} ms" for name, p95 in report.p95_ms.items() if p95 is not None),
+        _evidence(report.evidence_to_table_ms),
+        f"{report.tables_published} tables published, {report.dead_letters} dead letters",
+        *(_restarted(one) for one in report.restarts),
+    ]
+    return "\n".join(filter(None, lines))
+
+
+def _continued(number: int | None) -> str:
+    if number is None:
+        return "no gateway could say how many streams went on elsewhere"
+    streams = "1 stream" if number == 1 else f"{number} streams"
+    return f"{streams} broke off and went on at another endpoint" if number else ""
+
+
+def _evidence(spread: Spread) -> str:
+    if not spread.n:
+        return ""
+    return f"from the first failed attempt to a table without the endpoint: at most {spread.max} ms ({spread.n})"
+
+
+def _restarted(one: Restart) -> str:
+    back = "and did not come back" if one.back_at_s is None else f"and was back at {one.back_at_s:g} s"
+    return f"{one.name} was gone at {one.at_s:g} s ({one.why}) {back}"

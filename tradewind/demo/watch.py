@@ -10,29 +10,38 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from streams import signals
 from streams.contract import topics
 from streams.contract.records import EndpointHealth, RoutingTable
+from streams.runtime.access import client_options
 from streams.runtime.clock import Clock
 from streams.settings import Settings
 
+_SILENCE_S = 5.0
+"""Health speaks each second, so that much silence means that somebody is away."""
+_CALM_S = 5.0
+_STOP_S = 2.0
 _WATCHED = (topics.ROUTING_TABLE, topics.ENDPOINT_HEALTH, topics.DEAD_LETTERS)
 
 
 class Onlooker:
     """What an onlooker knows: the newest tables and health, counts, and why tables moved.
 
-    Evidence from before `since_s`, unix seconds, is an older run's and is not timed.
+    Evidence from before `since_s`, unix seconds, is an older run's and is not timed. `say` hears a sentence when
+    nothing is to be heard, or cannot be read, and another one when that is over.
     """
 
-    def __init__(self, since_s: float = 0.0) -> None:
-        self.since_s = since_s
+    def __init__(self, since_s: float = 0.0, say: Callable[[str], None] = lambda _: None) -> None:
+        self.since_s, self.say = since_s, say
+        self._heard_at_s: float | None = None
+        self._away = False
+        self._unread: dict[str, float] = {}
+        """Topic to when something there could not be read last."""
         self.tables: dict[str, RoutingTable] = {}
         self.health: dict[str, EndpointHealth] = {}
         self.published = 0
@@ -56,6 +65,28 @@ class Onlooker:
             self.health[f"{health.source}/{health.part}"] = health
         elif topic == topics.DEAD_LETTERS.name:
             self.dead_letters += 1
+
+    def listened(self, now_s: float, *, heard: bool) -> None:
+        """Something was heard until `now_s`, or nothing; silence before the first word is no absence."""
+        if self._heard_at_s is not None and now_s - self._heard_at_s >= _SILENCE_S and not self._away:
+            self._away = True
+            self.say(f"nothing was heard on the topics for {_SILENCE_S:.0f} s: the broker or the workers are away")
+        if heard:
+            if self._away and self._heard_at_s is not None:
+                self.say(f"the topics are heard again, after {now_s - self._heard_at_s:.0f} s of silence")
+            self._heard_at_s, self._away = now_s, False
+
+    def misread(self, topic: str, why: str, now_s: float) -> None:
+        """A message on `topic` could not be read."""
+        if topic not in self._unread:
+            self.say(f"the onlooker cannot read a record on {topic} ({why}) and passes over such records")
+        self._unread[topic] = now_s
+
+    def read(self, topic: str, now_s: float) -> None:
+        """A message on `topic` was read."""
+        if now_s - self._unread.get(topic, now_s) >= _CALM_S:
+            del self._unread[topic]
+            self.say(f"the onlooker can read what is said on {topic} again")
 
     def _count(self, before: RoutingTable | None, table: RoutingTable, now_s: float) -> None:
         self.published += 1
@@ -83,7 +114,7 @@ async def watching(onlooker: Onlooker, settings: Settings, now_s: Clock) -> Asyn
     The task that is given never ends by itself; should it fail, it holds the error.
     """
     consumer = AIOKafkaConsumer(
-        bootstrap_servers=settings.bootstrap_servers,
+        **client_options(settings),
         enable_auto_commit=False,
         auto_offset_reset="latest",
         retry_backoff_ms=200,
@@ -99,7 +130,12 @@ async def watching(onlooker: Onlooker, settings: Settings, now_s: Clock) -> Asyn
         if following is not None:
             following.cancel()
             await asyncio.gather(following, return_exceptions=True)
-        await asyncio.shield(consumer.stop())
+        await _stopped(consumer)
+
+
+async def _stopped(consumer: Any) -> None:
+    """Comes back when it is, or after two seconds: without a broker it may take long, or say that it was cancelled."""
+    await asyncio.wait([asyncio.gather(consumer.stop(), return_exceptions=True)], timeout=_STOP_S)
 
 
 async def _placed(consumer: Any, names: Mapping[str, str]) -> dict[TopicPartition, int]:
@@ -118,6 +154,7 @@ async def _follow(
 ) -> None:
     while True:
         fetched: dict[TopicPartition, list[Any]] = await consumer.getmany(timeout_ms=500)
+        onlooker.listened(now_s(), heard=bool(fetched))
         for at, messages in fetched.items():
             for message in messages:
                 _see(onlooker, names[at.topic], message.value, now_s(), old=message.offset < ends[at])
@@ -127,5 +164,6 @@ def _see(onlooker: Onlooker, topic: str, value: bytes | None, now_s: float, *, o
     try:
         if value is not None:
             onlooker.see(topic, value, now_s, old=old)
-    except msgspec.MsgspecError as error:
-        signals.event("onlooker_cannot_read", "warning", topic=topic, why=str(error))
+            onlooker.read(topic, now_s)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        onlooker.misread(topic, str(error), now_s)
