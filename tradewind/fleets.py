@@ -12,6 +12,7 @@ from streams.contract import topics
 from streams.contract.errors import BadSetting, Missing
 from streams.contract.records import Fleet
 from streams.runtime import admin, clock, cloudevents
+from streams.runtime.access import client_options
 from streams.settings import Settings
 
 REACH_S = 10.0
@@ -21,11 +22,12 @@ async def publish(fleet: Fleet, settings: Settings) -> None:
     """Send `fleet` to the fleet topic, acknowledged by all replicas.
 
     Raises BadSetting when it is too long for the topic; Missing when Kafka cannot be reached, has no such topic, or
-    does not acknowledge within ten seconds; TopicDiffers when the topic has another meaning.
+    does not acknowledge within ten seconds; Denied when it does not let us; TopicDiffers when the topic has another
+    meaning.
     """
     value = value_of(fleet)
-    await admin.require(settings, [topics.FLEET])
-    producer = AIOKafkaProducer(bootstrap_servers=settings.bootstrap_servers, acks="all", enable_idempotence=True)
+    await admin.require(settings, [topics.FLEET], role="publisher")
+    producer = AIOKafkaProducer(**client_options(settings), acks="all", enable_idempotence=True)
     try:
         async with asyncio.timeout(REACH_S):
             await producer.start()

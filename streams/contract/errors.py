@@ -8,18 +8,29 @@ TradewindError
 └── Stop         do not start, or end; a human has to act    (what, remedy)
     ├── BadSetting       a configuration value               (where, field, value, remedy)
     ├── TopicDiffers     an existing topic is not as declared
-    └── Missing          something needed is not there: Java, network, disk, port
+    ├── Missing          something needed is not there: Java, network, disk, port
+    └── Denied           Kafka does not let us in, or not there  (rights that lack, what grants them)
 """
 
 from __future__ import annotations
 
 _SHOWN = 120
+_SECRETS = ("password", "passphrase", "secret", "token", "api_key")
+_HIDDEN = "(not shown)"
 
 
 def shown(value: object) -> str:
     """`value` as one short line, fit for a log or an error; long values are cut and say so."""
     text = repr(value)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}… ({len(text)} characters)"
+
+
+def _is_secret(field: str) -> bool:
+    """
+    >>> [_is_secret(field) for field in ("sasl_password_file", "kafka.sasl_password", "token_env", "api_keys")]
+    [False, True, False, False]
+    """
+    return field.lower().rpartition(".")[2].endswith(_SECRETS)
 
 
 class TradewindError(Exception):
@@ -55,9 +66,13 @@ class Stop(TradewindError):
 
 
 class BadSetting(Stop):
-    """A configuration value cannot be used: where it came from, its name, the value, what would be right."""
+    """A configuration value cannot be used: where it came from, its name, the value, what would be right.
+
+    What may be a secret put in the wrong place is not repeated.
+    """
 
     def __init__(self, where: str, field: str, value: object, remedy: str) -> None:
+        value = _HIDDEN if value is not None and _is_secret(field) else value
         super().__init__(f"{where}: {field} = {shown(value)} cannot be used", remedy)
         self.where, self.field, self.value = where, field, value
 
@@ -68,3 +83,7 @@ class TopicDiffers(Stop):
 
 class Missing(Stop):
     """Something that is needed is not there: Java, the network, disk space, a port."""
+
+
+class Denied(Stop):
+    """Kafka does not let us in, or lacks a right for us: who, what, and how it is granted."""

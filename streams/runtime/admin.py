@@ -5,17 +5,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+from aiokafka.errors import KafkaError, TopicAlreadyExistsError, TopicAuthorizationFailedError, for_code
 
 from streams.contract.errors import Missing, TopicDiffers
+from streams.contract.rights import ROLE, Operation, Right
 from streams.contract.topics import TOPICS, Topic
+from streams.runtime import preflight
+from streams.runtime.access import client_options
 from streams.settings import Settings
 
 REACH_S = 10.0
+_TO_MAKE: Final[tuple[Operation, ...]] = ("CREATE",)
 _MEANING = frozenset({"partitions", "cleanup.policy", "message.timestamp.type"})
 
 
@@ -62,7 +66,7 @@ def plan(settings: Settings, topics: Iterable[Topic] = TOPICS) -> list[Plan]:
 
 async def create(settings: Settings, topics: Iterable[Topic] = TOPICS) -> list[str]:
     """Make what is missing; the full names of those. Raises TopicDiffers when one that exists has another meaning,
-    before anything is made; Missing when Kafka cannot be reached or refuses."""
+    before anything is made; Missing when Kafka cannot be reached or refuses; Denied when we may not."""
     plans = plan(settings, topics)
     async with _admin(settings) as admin:
         differences = await _compare(admin, plans)
@@ -70,24 +74,31 @@ async def create(settings: Settings, topics: Iterable[Topic] = TOPICS) -> list[s
         missing = {d.topic for d in differences if d.field == "missing"}
         wanted = [p for p in plans if p.name in missing]
         if wanted:
-            await _make(admin, wanted)
+            await _permitted(settings, "admin")
+            await _make(admin, wanted, settings)
         await _until_known(admin, missing)
         return [p.name for p in wanted]
 
 
-async def check(settings: Settings, topics: Iterable[Topic] = TOPICS) -> list[Difference]:
-    """What is not as planned. Raises Missing when Kafka cannot be reached."""
+async def check(settings: Settings, topics: Iterable[Topic] = TOPICS, *, role: str | None = None) -> list[Difference]:
+    """What is not as planned. Raises Missing when Kafka cannot be reached, Denied when it does not let us in.
+
+    With `role` its rights are looked at first: Denied says what lacks. Topics one may not see are missing otherwise,
+    and settings that one may not read are as planned.
+    """
     async with _admin(settings) as admin:
+        if role in ROLE:
+            await _permitted(settings, role)
         return await _compare(admin, plan(settings, topics))
 
 
-async def require(settings: Settings, topics: Iterable[Topic]) -> list[Difference]:
-    """Differences that may be lived with; a worker calls it at start.
+async def require(settings: Settings, topics: Iterable[Topic], *, role: str | None = None) -> list[Difference]:
+    """Differences that may be lived with; a worker calls it at start, with its `role` to see that it has its rights.
 
     Raises Missing when Kafka cannot be reached within ten seconds or a topic is missing, TopicDiffers when one has
-    another meaning.
+    another meaning, Denied when Kafka does not let us in or a right lacks.
     """
-    differences = await check(settings, topics)
+    differences = await check(settings, topics, role=role)
     if missing := [d.topic for d in differences if d.field == "missing"]:
         raise Missing(f"Topics are missing: {', '.join(missing)}", "Run `tradewind topics create`")
     _refuse([d for d in differences if d.changes_meaning])
@@ -104,30 +115,52 @@ def _refuse(differences: Collection[Difference]) -> None:
 
 @contextlib.asynccontextmanager
 async def _admin(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
-    admin = AIOKafkaAdminClient(bootstrap_servers=settings.bootstrap_servers, request_timeout_ms=int(REACH_S * 1000))
+    admin = AIOKafkaAdminClient(**client_options(settings), request_timeout_ms=int(REACH_S * 1000))
     try:
         try:
             async with asyncio.timeout(REACH_S):
-                await _connect(admin)
+                await _connect(admin, settings)
         except (KafkaError, OSError, TimeoutError) as error:
             raise Missing(
                 f"Kafka cannot be reached at {settings.bootstrap_servers} within {REACH_S:.0f} s "
                 f"({str(error) or 'no answer'})",
-                "Start it, or set TRADEWIND_BOOTSTRAP_SERVERS (--bootstrap-servers) to where it is",
+                "Start it, or set TRADEWIND_BOOTSTRAP_SERVERS (--bootstrap-servers) to where it is, and "
+                f"TRADEWIND_SECURITY_PROTOCOL to what it wants there ({_now(settings)})",
             ) from None
         yield admin
     finally:
         await admin.close()
 
 
-async def _connect(admin: AIOKafkaAdminClient) -> None:
-    """A broker that is just starting is waited for."""
+def _now(settings: Settings) -> str:
+    protocol = settings.security_protocol
+    lone = protocol == "SSL" and settings.tls_cert_file is None
+    return f"{protocol} now, without tls_cert_file: a broker that asks for one hangs up" if lone else f"{protocol} now"
+
+
+async def _connect(admin: AIOKafkaAdminClient, settings: Settings) -> None:
+    """A broker that is just starting is waited for, not one that does not let us in."""
     while True:
         try:
             await admin.start()
             return
         except KafkaError:
+            with contextlib.suppress(KafkaError, OSError, TimeoutError):
+                await preflight.lacking(settings, ())
             await asyncio.sleep(0.2)
+
+
+async def _permitted(settings: Settings, role: str) -> None:
+    """Raises Denied when the role lacks a right; whether topics are there is not asked.
+
+    The right to make them may be the cluster's: it is seen when one is made.
+    """
+    try:
+        await preflight.require(settings, settings.topic_prefix, role, without=_TO_MAKE)
+    except (KafkaError, OSError, TimeoutError) as error:
+        raise Missing(
+            f"Kafka at {settings.bootstrap_servers} did not say which rights we have ({error!r})", "Try again"
+        ) from None
 
 
 async def _compare(admin: AIOKafkaAdminClient, plans: Collection[Plan]) -> list[Difference]:
@@ -139,7 +172,7 @@ async def _compare(admin: AIOKafkaAdminClient, plans: Collection[Plan]) -> list[
         if p.name not in known:
             found.append(Difference(p.name, "missing", "", ""))
             continue
-        have = {**configs[p.name], **_shape(known[p.name])}
+        have = {**configs.get(p.name, p.config), **_shape(known[p.name])}
         want = {**p.config, "partitions": str(p.partitions), "replication": str(p.replication)}
         found += [
             Difference(p.name, field, want[field], have.get(field, "unknown"))
@@ -164,20 +197,25 @@ async def _described(admin: AIOKafkaAdminClient) -> dict[str, Any]:
 
 
 async def _configs(admin: AIOKafkaAdminClient, names: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Settings of each topic that we may read them of: workers need not have the right to."""
     resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in names]
     configs: dict[str, dict[str, str]] = {}
     for response in await admin.describe_configs(resources):
         for resource in response.to_object()["resources"]:
+            if resource["error_code"] == TopicAuthorizationFailedError.errno:
+                continue
             entries = resource["config_entries"]
             configs[resource["resource_name"]] = {e["config_names"]: str(e["config_value"]) for e in entries}
     return configs
 
 
-async def _make(admin: AIOKafkaAdminClient, plans: Iterable[Plan]) -> None:
+async def _make(admin: AIOKafkaAdminClient, plans: Iterable[Plan], settings: Settings) -> None:
     answer = await admin.create_topics(
         [NewTopic(p.name, p.partitions, p.replication, topic_configs=dict(p.config)) for p in plans]
     )
     for name, code, *reason in answer.topic_errors:
+        if code == TopicAuthorizationFailedError.errno:
+            raise preflight.denied(settings, [Right("topic", f"{settings.topic_prefix}.", "CREATE", "prefixed")])
         if code not in (0, TopicAlreadyExistsError.errno):  # somebody else was quicker
             raise Missing(
                 f"Topic {name} could not be made: {for_code(code).__name__} {reason[0] if reason else ''}".rstrip(),

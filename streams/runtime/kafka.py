@@ -20,7 +20,7 @@ from typing import Any
 
 import faust
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka.errors import GroupAuthorizationFailedError, KafkaError, TopicAuthorizationFailedError
 from aiokafka.structs import OffsetAndMetadata
 from faust.app.base import BootStrategy
 from faust.serializers.schemas import Schema
@@ -28,8 +28,11 @@ from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer, T
 from faust.types import TP, ConsumerMessage
 
 from streams import signals
+from streams.contract.rights import group_of
+from streams.runtime.access import client_options
 from streams.runtime.assignor import Together
 from streams.runtime.fetch import Fetched, Place, fetched, look
+from streams.runtime.preflight import Seldom, words
 from streams.runtime.room import Room
 from streams.runtime.sender import Sender
 from streams.runtime.step import Step
@@ -56,7 +59,7 @@ class _Thread(AIOKafkaConsumerThread):
     def _create_worker_consumer(self, transport: Transport) -> AIOKafkaConsumer:
         settings, group = self.app.settings, self.app.conf.id
         return AIOKafkaConsumer(
-            bootstrap_servers=settings.bootstrap_servers,
+            **client_options(settings),
             client_id=group,
             group_id=group,
             partition_assignment_strategy=[Together(lambda: self.app.room.held)],
@@ -86,7 +89,9 @@ class _Thread(AIOKafkaConsumerThread):
         except KafkaError as error:
             if consumer._closed:
                 raise
-            signals.event("fetch_failed", "warning", reason=repr(error))
+            reason = words(self.app.settings, error, "READ")
+            if self.app.seldom.passes(reason):
+                signals.event("fetch_failed", "warning", reason=reason)
             await asyncio.sleep(_AGAIN_S)
             return {}
 
@@ -97,7 +102,9 @@ class _Thread(AIOKafkaConsumerThread):
             async with asyncio.timeout(_COMMIT_S):
                 await self._ensure_consumer().commit(taken)
         except (KafkaError, TimeoutError) as error:
-            signals.event("commit_failed", "warning", reason=type(error).__name__)
+            reason = _named(self.app, error)
+            if self.app.seldom.passes(f"commit: {reason}"):
+                signals.event("commit_failed", "warning", reason=reason)
             return False
         return True
 
@@ -142,7 +149,9 @@ class _Consumer(Consumer):
             try:
                 return await self._thread.call_thread(look, self._thread._ensure_consumer(), wanted)
             except KafkaError as error:  # the broker went away just now
-                signals.event("look_failed", "warning", reason=repr(error))
+                reason = words(self.app.settings, error, "READ")
+                if self.app.seldom.passes(reason):
+                    signals.event("look_failed", "warning", reason=reason)
                 await asyncio.sleep(_AGAIN_S)
 
     async def perform_seek(self) -> None:
@@ -200,6 +209,7 @@ class App(faust.App):
     settings: Settings
     room: Room
     sender: Sender | None
+    seldom: Seldom
 
     async def acknowledged(self, timeout_s: float) -> bool:
         """Whether all that was said is with the broker."""
@@ -226,7 +236,7 @@ def build_app(steps: Sequence[Step], settings: Settings, name: str, room: Room, 
     `room` holds the states, `sender` is asked before a commit. Nothing is started.
     """
     app = App(
-        group_of(settings, name),
+        group_of(settings.topic_prefix, name),
         broker=[f"kafka://{server.strip()}" for server in settings.bootstrap_servers.split(",")],
         autodiscover=False,
         origin=None,
@@ -243,7 +253,7 @@ def build_app(steps: Sequence[Step], settings: Settings, name: str, room: Room, 
         stream_wait_empty=False,  # what an agent has not folded is fetched again from where it stopped
         loop=asyncio.get_running_loop(),
     )
-    app.settings, app.room, app.sender = settings, room, sender
+    app.settings, app.room, app.sender, app.seldom = settings, room, sender, Seldom()
     app.transport = _Transport(app.conf.broker_consumer, app)
     for step in steps:
         _agent(app, step)
@@ -251,9 +261,9 @@ def build_app(steps: Sequence[Step], settings: Settings, name: str, room: Room, 
     return app
 
 
-def group_of(settings: Settings, name: str) -> str:
-    """The consumer group of the room called `name`."""
-    return f"{settings.topic_prefix}-{name}"
+def _named(app: App, error: Exception) -> str:
+    denied = isinstance(error, GroupAuthorizationFailedError | TopicAuthorizationFailedError)
+    return words(app.settings, error, "READ") if denied else type(error).__name__
 
 
 def _agent(app: App, step: Step) -> None:

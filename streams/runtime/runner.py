@@ -26,6 +26,9 @@ KEY_BYTES = 4096
 """Of a refused message's key this much is kept."""
 WORDS_BYTES = 1000
 """Of a refusal's field, value and reason this much is kept: a decoder may quote all that it was given."""
+KEPT_HEADERS = 16
+"""Of a refused message's own headers so many are kept, of those that say something of its value."""
+_CONTENT = frozenset({"content-type", topics.SIGNATURE, topics.REPLAYED_FROM})
 _encode = msgspec.json.Encoder().encode
 
 
@@ -81,6 +84,7 @@ class Runner:
         self.source = source
         self.partitions: dict[int, _Partition] = {}
         self._edges: dict[str, Edge[Any]] = {r.topic.name: Edge(r.topic) for r in step.reads}
+        self._tombs = frozenset(r.topic.name for r in step.reads if r.tombstones)
         self._facts: dict[str, dict[bytes, Message]] = {r.topic.name: {} for r in step.shared}
         self._facts_end: dict[str, int] = {}
         self._witness = step.stage.empty() if step.shared else None
@@ -196,7 +200,7 @@ class Runner:
             judged = held.judged.get(batch.topic, 0)
             unsaid = [r for r in refused if batch.messages[r.position].offset >= judged]
             outs.extend(self._dead_letters(batch, unsaid, now_s))
-        if not heard.records:
+        if not heard.records and not (batch.topic in self._tombs and any(m.value is None for m in batch.messages)):
             return False
         held.state = stage.fold(held.state, heard)
         return stage.urgent(held.state)
@@ -213,7 +217,7 @@ class Runner:
             place = self._place(batch, refusal, message.offset, now_s)
             if message.value and value != message.value:
                 place = [*place, (topics.DEAD_LENGTH, str(len(message.value)).encode())]
-            yield Out(topics.DEAD_LETTERS.name, key, value, place)
+            yield Out(topics.DEAD_LETTERS.name, key, value, [*place, *_kept(message.headers)])
 
     def _place(self, batch: Batch, refusal: Refusal, offset: int, now_s: float) -> Headers:
         return [
@@ -285,6 +289,12 @@ class Runner:
         held.state = stage.answer(held.state, answer)
         held.due_at_s = min(held.due_at_s, max(now_s, held.viewed_at_s + COALESCE_S))
         return self.speak(now_s)
+
+
+def _kept(headers: Headers) -> Headers:
+    """What a refused message said of its value: without it the bytes could not be read, or sent again as they were."""
+    said = [(name, value) for name, value in headers if name in _CONTENT or name.startswith("ce_")]
+    return [(name, value) for name, value in said[:KEPT_HEADERS] if len(name) + len(value) <= WORDS_BYTES]
 
 
 def _hurry(held: _Partition) -> None:

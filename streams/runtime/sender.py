@@ -22,6 +22,8 @@ from aiokafka.errors import KafkaError, KafkaTimeoutError, MessageSizeTooLargeEr
 
 from streams import signals
 from streams.contract.topics import DEAD_LETTERS, MAX_VALUE_BYTES
+from streams.runtime.access import client_options
+from streams.runtime.preflight import Seldom, words
 from streams.runtime.step import Out
 from streams.settings import Settings
 
@@ -40,8 +42,8 @@ class Sender:
     """Sends messages of steps to topics under `settings.topic_prefix`. `make` makes a producer that lingers so long."""
 
     def __init__(self, settings: Settings, make: Callable[[Settings, int], Any] | None = None) -> None:
-        made, prefix = partial(make or producer, settings), settings.topic_prefix
-        self._at_once, self._lingering = _Lane(partial(made, 0), prefix), _Lane(partial(made, _LINGER_MS), prefix)
+        made = partial(make or producer, settings)
+        self._at_once, self._lingering = _Lane(partial(made, 0), settings), _Lane(partial(made, _LINGER_MS), settings)
 
     async def start(self) -> None:
         """Connect. Raises KafkaError when that fails."""
@@ -74,8 +76,8 @@ class Sender:
 class _Lane:
     """One producer, its queue, and the numbers of the messages that are not acknowledged yet, the oldest first."""
 
-    def __init__(self, make: Callable[[], Any], prefix: str) -> None:
-        self._make, self._prefix = make, prefix
+    def __init__(self, make: Callable[[], Any], settings: Settings) -> None:
+        self._make, self._settings, self._seldom = make, settings, Seldom()
         self._producer = make()
         self._spent = False
         """Whether the producer has to be replaced."""
@@ -147,7 +149,7 @@ class _Lane:
     async def _hand_over(self, number: int, out: Out) -> None:
         try:
             sent = await self._producer.send(
-                f"{self._prefix}.{out.topic}", out.value, key=out.key, headers=list(out.headers)
+                f"{self._settings.topic_prefix}.{out.topic}", out.value, key=out.key, headers=list(out.headers)
             )
         except KafkaError as error:
             self._failed(number, out, error)
@@ -179,13 +181,19 @@ class _Lane:
     def _failed(self, number: int, out: Out, error: BaseException | None = None) -> None:
         self._closed(number)
         signals.SEND_FAILED.labels(out.topic).inc()
-        signals.event("send_failed", "warning", topic=out.topic, reason=repr(error) if error else "too many wait")
+        reason = (
+            words(self._settings, error, "WRITE", f"{self._settings.topic_prefix}.{out.topic}")
+            if error
+            else "too many wait"
+        )
+        if self._seldom.passes(f"{out.topic}: {reason}"):  # each is counted
+            signals.event("send_failed", "warning", topic=out.topic, reason=reason)
 
 
 def producer(settings: Settings, linger_ms: int) -> AIOKafkaProducer:
     """A producer of ours that waits `linger_ms` for company; not started."""
     return AIOKafkaProducer(
-        bootstrap_servers=settings.bootstrap_servers,
+        **client_options(settings),
         client_id="tradewind",
         acks="all",
         enable_idempotence=True,

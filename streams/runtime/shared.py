@@ -11,8 +11,10 @@ from aiokafka.errors import KafkaError
 
 from streams import signals
 from streams.contract.topics import Topic
+from streams.runtime.access import client_options
 from streams.runtime.batch import Messagelike
 from streams.runtime.fetch import look
+from streams.runtime.preflight import Seldom, words
 from streams.runtime.step import Reads, Since
 from streams.settings import Settings
 
@@ -30,12 +32,12 @@ class SharedReader:
     """Reads `inputs` to their end in `start`, then goes on in `follow`; all is handed to `hear`."""
 
     def __init__(self, inputs: Sequence[Reads], settings: Settings, hear: Hear) -> None:
-        self._hear = hear
+        self._settings, self._hear, self._seldom = settings, hear, Seldom()
         self._inputs: Mapping[str, Reads] = {r.topic.full(settings.topic_prefix): r for r in inputs}
         self._next: dict[Any, int] = {}
         """Partition to the offset after the last record handed on."""
         self._consumer = AIOKafkaConsumer(
-            bootstrap_servers=settings.bootstrap_servers,
+            **client_options(settings),
             client_id="tradewind",
             enable_auto_commit=False,
             auto_offset_reset="earliest",
@@ -60,7 +62,9 @@ class SharedReader:
             try:
                 await self._read(1000)
             except KafkaError as error:
-                signals.event("shared_read_failed", "warning", reason=repr(error))
+                reason = words(self._settings, error, "READ")
+                if self._seldom.passes(reason):
+                    signals.event("shared_read_failed", "warning", reason=reason)
                 await asyncio.sleep(_AGAIN_S)
 
     async def stop(self) -> None:

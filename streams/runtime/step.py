@@ -140,11 +140,13 @@ class Reads:
     """One input of a step, and how it comes back when a partition is assigned.
 
     `everyone`: each worker reads all of it (small facts such as the fleet), outside the consumer group.
+    `tombstones`: `fold` is also called for a batch of which only tombstones are left, for the stage to look at.
     """
 
     topic: Topic
     restore: Earliest | Since
     everyone: bool = False
+    tombstones: bool = False
 
 
 Seal = Callable[[bytes, bytes], Headers]

@@ -10,23 +10,26 @@ from typing import Annotated
 import msgspec
 import typer
 
-from streams.contract.errors import Stop
-from streams.settings import load
-from tradewind.cli.options import AsJson, Bootstrap, Prefix
+from streams.contract.errors import BadSetting, Stop
+from streams.contract.rights import ROLE
+from tradewind.cli.options import AsJson, Bootstrap, Config, Prefix, settled
 
-app = typer.Typer(no_args_is_help=True, help="Make and check the topics.")
+FORMATS = ("table", "kafka-acls", "kafka-topics")
+app = typer.Typer(no_args_is_help=True, help="Make and check the topics; say which rights each role needs.")
 fleet_app = typer.Typer(no_args_is_help=True, help="Check and publish the fleet.")
 
 
 @app.command()
-def create(bootstrap_servers: Bootstrap = None, topic_prefix: Prefix = None, as_json: AsJson = False) -> None:
+def create(
+    config: Config = None, bootstrap_servers: Bootstrap = None, topic_prefix: Prefix = None, as_json: AsJson = False
+) -> None:
     """Make the topics that are missing. What exists is never altered; what exists and means something else is an error.
 
     Example: tradewind topics create --bootstrap-servers kafka:9092
     """
     from streams.runtime import admin
 
-    settings = load(bootstrap_servers=bootstrap_servers, topic_prefix=topic_prefix)
+    settings = settled(config, bootstrap_servers=bootstrap_servers, topic_prefix=topic_prefix)
     _hush()
     made = asyncio.run(admin.create(settings))
     if as_json:
@@ -36,21 +39,63 @@ def create(bootstrap_servers: Bootstrap = None, topic_prefix: Prefix = None, as_
 
 
 @app.command()
-def check(bootstrap_servers: Bootstrap = None, topic_prefix: Prefix = None, as_json: AsJson = False) -> None:
+def check(
+    config: Config = None, bootstrap_servers: Bootstrap = None, topic_prefix: Prefix = None, as_json: AsJson = False
+) -> None:
     """Compare the topics with what the contract declares. Exit status 1 when anything differs.
 
     Example: tradewind topics check --json | jq '.differences[].topic'
     """
     from streams.runtime import admin
 
-    settings = load(bootstrap_servers=bootstrap_servers, topic_prefix=topic_prefix)
+    settings = settled(config, bootstrap_servers=bootstrap_servers, topic_prefix=topic_prefix)
     _hush()
-    found = asyncio.run(admin.check(settings))
+    found = asyncio.run(admin.check(settings, role="admin"))
     if as_json:
         print(msgspec.json.encode({"differences": [d._asdict() for d in found]}).decode())
     else:
         print("\n".join(map(str, found)) or "all topics are as declared")
     raise typer.Exit(1 if found else 0)
+
+
+@app.command()
+def plan(
+    role: Annotated[str | None, typer.Option(help=f"Only this one of {', '.join(ROLE)}.")] = None,
+    principal: Annotated[
+        str | None, typer.Option(metavar="User:NAME", help="Who runs it; else a user called like the role.")
+    ] = None,
+    form: Annotated[
+        str, typer.Option("--format", help="table; kafka-acls or kafka-topics: lines for a shell.")
+    ] = "table",
+    config: Config = None,
+    bootstrap_servers: Bootstrap = None,
+    topic_prefix: Prefix = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print the topics with their settings and the least rights of each role. Kafka is not asked.
+
+    Examples:
+      tradewind topics plan
+      tradewind topics plan --role gateway --principal User:gw-europe --format kafka-acls
+      tradewind topics plan --format kafka-topics
+      tradewind topics plan --json | jq -r '.roles[] | select(.role == "router").kafka_acls[]'
+    """
+    from tradewind.cli import plan as plans
+
+    if role is not None and role not in ROLE:
+        raise BadSetting("flag", "--role", role, f"Choose one of {', '.join(ROLE)}")
+    if form not in FORMATS:
+        raise BadSetting("flag", "--format", form, f"Choose one of {', '.join(FORMATS)}")
+    if principal is not None and not principal.startswith("User:"):
+        raise BadSetting("flag", "--principal", principal, "Write it as Kafka does: User:NAME")
+    settings = settled(config, bootstrap_servers=bootstrap_servers, topic_prefix=topic_prefix)
+    roles = plans.roles_of(role)
+    if as_json:
+        print(msgspec.json.encode(plans.as_object(settings, roles, principal)).decode())
+    elif form == "kafka-topics":
+        print(plans.as_topic_commands(settings))
+    else:
+        print((plans.as_commands if form == "kafka-acls" else plans.as_tables)(settings, roles, principal))
 
 
 @fleet_app.command("check")
@@ -80,6 +125,7 @@ def check_fleet(file: Annotated[Path, typer.Argument(help="tradewind.yaml")], as
 @fleet_app.command()
 def publish(
     file: Annotated[Path, typer.Argument(help="tradewind.yaml")],
+    config: Config = None,
     bootstrap_servers: Bootstrap = None,
     topic_prefix: Prefix = None,
 ) -> None:
@@ -94,7 +140,7 @@ def publish(
     fleet = load_fleet(file)
     if fleet.version == 0:
         fleet = msgspec.structs.replace(fleet, version=int(clock.now_s()))
-    settings = load(bootstrap_servers=bootstrap_servers, topic_prefix=topic_prefix)
+    settings = settled(config, bootstrap_servers=bootstrap_servers, topic_prefix=topic_prefix)
     _hush()
     asyncio.run(send(fleet, settings))
     print(f"published fleet {fleet.fleet}, version {fleet.version}")

@@ -9,6 +9,7 @@ from tradewind.embedded.broker import USUAL_PORT, EmbeddedKafka
 from tradewind.embedded.jars import Progress, default_cache
 from tradewind.embedded.progress import shown_on, silent
 from tradewind.embedded.runtime import FAST, QUICK, Runtime, prepare
+from tradewind.embedded.secured import Secured
 
 __all__ = [
     "FAST",
@@ -17,6 +18,7 @@ __all__ = [
     "EmbeddedKafka",
     "Progress",
     "Runtime",
+    "Secured",
     "default_cache",
     "prepare",
     "shown_on",

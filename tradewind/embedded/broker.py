@@ -13,9 +13,12 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
 from streams.contract.errors import Missing, Stop
+from streams.runtime.access import Access, client_options
+from tradewind.embedded.folder import claim
 from tradewind.embedded.jars import require_room
 from tradewind.embedded.properties import MIB, RETENTION_BYTES, Ports, render, server_properties
 from tradewind.embedded.runtime import QUICK, Runtime
+from tradewind.embedded.secured import Secured
 from tradewind.ports import LOOPBACK
 from tradewind.processes import Child, ended_early
 
@@ -29,7 +32,8 @@ class EmbeddedKafka:
 
     Takes `port` if it is free and another one if not: `bootstrap_servers` says which. `retention_bytes` bounds each
     partition (see `server_properties`), `jvm` are further options (`FAST` when throughput is measured). What the broker
-    says goes to `data`/broker.log. It ends with this process however that ends; the data folder stays.
+    says goes to `data`/broker.log. With `secured` clients sign in, and may do what they are granted (see `access`).
+    It ends with this process however that ends; the data folder stays.
     Bound to no event loop: it may be started in one and killed from another, or from none.
     """
 
@@ -41,10 +45,11 @@ class EmbeddedKafka:
         port: int | None = USUAL_PORT,
         retention_bytes: int = RETENTION_BYTES,
         jvm: tuple[str, ...] = QUICK,
+        secured: Secured | None = None,
     ) -> None:
         self.runtime, self.data = runtime, data.absolute()
         self.wanted_port = port
-        self._retention_bytes, self._jvm = retention_bytes, jvm
+        self._retention_bytes, self._jvm, self._secured = retention_bytes, jvm, secured
         self._ports: Ports | None = None
         self.child = self._java("kafka", "broker.log", "kafka.Kafka", "server.properties")
 
@@ -57,6 +62,12 @@ class EmbeddedKafka:
     def bootstrap_servers(self) -> str:
         """host:port, as Kafka clients want it."""
         return f"{LOOPBACK}:{self.port}"
+
+    @property
+    def access(self) -> Access:
+        """How one gets in: as anybody, or as the admin of a broker that is secured."""
+        where = self.bootstrap_servers
+        return self._secured.access(self.data, where) if self._secured else Access(bootstrap_servers=where)
 
     @property
     def version(self) -> str:
@@ -123,7 +134,7 @@ class EmbeddedKafka:
         if not (self.data / "log" / "meta.properties").exists():
             await self._format()
         self.child.start()
-        while not await _answers(LOOPBACK, self.port):
+        while not await _answers(LOOPBACK, self.port, self.access):
             if self.child.died_early:
                 raise self._died()
             await asyncio.sleep(0.05)
@@ -132,7 +143,12 @@ class EmbeddedKafka:
         assert self._ports is not None
         try:
             (self.data / "tmp").mkdir(parents=True, exist_ok=True)
-            (self.data / "server.properties").write_text(render(server_properties(self._ports, self._retention_bytes)))
+            claim(self.data, self.runtime.version)
+            settings = self.data / "server.properties"
+            if self._secured:
+                self._secured.write(self.data)
+                settings.touch(0o600)  # it holds a password
+            settings.write_text(render(server_properties(self._ports, self._retention_bytes, self._secured)))
         except OSError as error:
             what = f"The data folder {self.data} cannot be written ({error.strerror})"
             raise Missing(what, "Choose another one.") from error
@@ -141,7 +157,8 @@ class EmbeddedKafka:
     async def _format(self) -> None:
         cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         # `=`: an id that begins with a dash is an id all the same.
-        words = ("kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "-c", "server.properties")
+        words = ["kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "-c", "server.properties"]
+        words += self._secured.format_words() if self._secured else []
         tool = self._java("kafka format", "format.log", *words)
         try:
             if await tool.start().ended() != 0:
@@ -169,11 +186,11 @@ class EmbeddedKafka:
         )
 
 
-async def _answers(host: str, port: int) -> bool:
+async def _answers(host: str, port: int, access: Access) -> bool:
     """Whether a metadata request is answered there, and names a broker that is ready to lead partitions."""
     if not await _listens(host, port):  # aiokafka logs an error for every refused connection
         return False
-    admin = AIOKafkaAdminClient(bootstrap_servers=f"{host}:{port}", request_timeout_ms=2000)
+    admin = AIOKafkaAdminClient(**client_options(access), request_timeout_ms=2000)
     try:
         await admin.start()
         return bool((await admin.describe_cluster())["brokers"])

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from tradewind.embedded.secured import Secured, secured_properties
 from tradewind.ports import LOOPBACK, free_port
 
 MIB = 1024 * 1024
 RETENTION_BYTES = 128 * MIB
+SEGMENT_BYTES = 16 * MIB
+INDEX_BYTES = MIB
+METADATA_BYTES = 64 * MIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,13 +29,17 @@ class Ports:
         return cls(broker=broker, controller=free_port(avoid=(broker,)))
 
 
-def server_properties(ports: Ports, retention_bytes: int = RETENTION_BYTES) -> dict[str, str]:
+def server_properties(
+    ports: Ports, retention_bytes: int = RETENTION_BYTES, secured: Secured | None = None
+) -> dict[str, str]:
     """Settings of the broker, to be run with the data folder as its working directory.
 
     `retention_bytes`: what a partition may hold before its oldest records go, unless its topic says otherwise; -1 is
-    without limit. Topics with cleanup by compaction are not bounded by it.
+    without limit. Topics with cleanup by compaction are not bounded by it. `secured`: nobody gets in without a name,
+    and nobody does what he may not.
     """
-    return {**_places(ports), **_one_node(), **_quick(), **_bounded(retention_bytes)}
+    plain = {**_places(ports), **_one_node(), **_quick(), **_bounded(retention_bytes)}
+    return {**plain, **secured_properties(ports.broker, ports.controller, secured)} if secured else plain
 
 
 def render(properties: Mapping[str, str]) -> str:
@@ -88,13 +96,14 @@ def _quick() -> dict[str, str]:
 def _bounded(retention_bytes: int) -> dict[str, str]:
     return {
         "log.retention.bytes": str(retention_bytes),
-        "log.segment.bytes": str(16 * MIB),
-        "log.index.size.max.bytes": str(MIB),
+        "log.segment.bytes": str(SEGMENT_BYTES),
+        "log.index.size.max.bytes": str(INDEX_BYTES),
         "log.initial.task.delay.ms": "5000",  # the first look at what may go; the default is 30 s
         "log.retention.check.interval.ms": "10000",
         "log.segment.delete.delay.ms": "5000",
-        "offsets.topic.segment.bytes": str(16 * MIB),
-        "metadata.log.segment.bytes": str(16 * MIB),
+        "offsets.topic.segment.bytes": str(SEGMENT_BYTES),
+        "metadata.log.segment.bytes": str(SEGMENT_BYTES),
+        "metadata.max.retention.bytes": str(METADATA_BYTES),
         "log.cleaner.dedupe.buffer.size": str(16 * MIB),  # of the heap, taken at start; the default is 128 MiB
         "log.cleaner.backoff.ms": "5000",
     }
