@@ -20,8 +20,8 @@ class LocalEndpoint:
     """
 
     __slots__ = (
-        "_answers", "breaker", "continues", "heard_at_s", "in_flight", "name", "peak_ms", "provider", "region",
-        "seen_at_s", "state", "url", "usual_ms", "zone",
+        "_answers", "api", "breaker", "continues", "health_path", "heard_at_s", "in_flight", "model", "name", "peak_ms",
+        "provider", "region", "seen_at_s", "state", "url", "usual_ms", "zone",
     )  # fmt: skip
 
     def __init__(self, described: TableEndpoint, rng: random.Random) -> None:
@@ -40,6 +40,7 @@ class LocalEndpoint:
         """Take over what a new table says."""
         self.url, self.state, self.continues = described.url, described.state, described.continues
         self.provider, self.region, self.zone = described.provider, described.region, described.zone
+        self.api, self.model, self.health_path = described.api, described.model, described.health_path
 
     def begin(self) -> bool:
         """A request goes there; True when it is the breaker's trial. Hand the answer to what ends it."""

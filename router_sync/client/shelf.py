@@ -8,12 +8,16 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 from urllib.parse import quote
 
 import msgspec
 
 from streams import signals
+from streams.contract.formats import FIRST, number_of, too_new
+
+FORMAT: Final = 1
+"""Of the files written here. A larger one means that this version would misread it."""
 
 
 class Found(NamedTuple):
@@ -30,6 +34,7 @@ class _Sheet(msgspec.Struct, frozen=True):
     key: bytes
     value: bytes
     headers: list[tuple[str, bytes]]
+    format: int = FIRST
 
 
 _decoder = msgspec.json.Decoder(_Sheet)
@@ -37,11 +42,13 @@ _decoder = msgspec.json.Decoder(_Sheet)
 
 def pack(found: Found) -> bytes:
     """`found` as the content of a file that `unpack` and `FileSource` read."""
-    return msgspec.json.encode(_Sheet(found.key, found.value, found.headers))
+    return msgspec.json.encode(_Sheet(found.key, found.value, found.headers, FORMAT))
 
 
 def unpack(content: bytes) -> Found:
-    """What `pack` was given. Raises ValueError for anything else."""
+    """What `pack` was given, by this version or an earlier one. Raises ValueError for anything else."""
+    if (number := number_of(content)) > FORMAT:
+        raise ValueError(f"the file {too_new(number, FORMAT)}. Update this gateway, or move the file away")
     sheet = _decoder.decode(content)
     return Found(sheet.key, sheet.value, sheet.headers)
 

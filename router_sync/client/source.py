@@ -18,7 +18,11 @@ from aiokafka.errors import KafkaError
 
 from router_sync.client.shelf import Found, unpack
 from streams import signals
+from streams.contract.errors import Stop
+from streams.contract.rights import Right
 from streams.contract.topics import MAX_VALUE_BYTES, ROUTING_TABLE
+from streams.runtime import preflight
+from streams.runtime.access import Access, client_options, resolved
 
 _FIRST_WAIT_S: Final = 0.2
 _LONGEST_WAIT_S: Final = 1.0
@@ -64,21 +68,26 @@ class _Away:
 
 
 class KafkaSource:
-    """All services' tables from `bootstrap_servers`: no consumer group, from the start, skipping to each key's last."""
+    """All services' tables from `kafka`: no consumer group, from the start, skipping to each key's last.
 
-    def __init__(self, bootstrap_servers: str, prefix: str, *, client_id: str = "tradewind-gateway") -> None:
+    `kafka` says how to get in, or is HOST:PORT where that is all. Raises BadSetting when a file it names is of no use.
+    """
+
+    def __init__(self, kafka: Access | str, prefix: str, *, client_id: str = "tradewind-gateway") -> None:
         self.failures = 0
         self.why: str | None = "no broker has been reached yet"
-        self._away = _Away(bootstrap_servers)
-        self._servers, self._client_id = bootstrap_servers, client_id
+        self._access, self._client_id = resolved(kafka), client_id
+        client_options(self._access)  # what cannot be used is told at once
+        self._away = _Away(self._access.bootstrap_servers)
         self._place = TopicPartition(ROUTING_TABLE.full(prefix), 0)
 
     async def records(self) -> AsyncIterator[Found]:
         """Found records; after an outage it goes on where it was."""
         wait_s, position = _FIRST_WAIT_S, None
         while True:
-            consumer = self._consumer()
+            consumer = None
             try:
+                consumer = self._consumer()
                 await consumer.start()
                 await self._check_topic(consumer)
                 consumer.assign([self._place])
@@ -86,19 +95,28 @@ class KafkaSource:
                     wait_s = _FIRST_WAIT_S
                     yield found
                     position = await consumer.position(self._place)
-            except (KafkaError, OSError, TimeoutError) as error:
+            except (KafkaError, OSError, TimeoutError, Stop) as error:
                 self.failures += 1
-                self.why = str(error) or type(error).__name__
+                self.why = await self._reason(error)
                 self._away.begins(self.why)
             finally:
                 with contextlib.suppress(KafkaError, OSError):
-                    await consumer.stop()
+                    if consumer is not None:
+                        await consumer.stop()
             await asyncio.sleep(wait_s)
             wait_s = min(_LONGEST_WAIT_S, wait_s * 2)
 
+    async def _reason(self, error: Exception) -> str:
+        """`error` in words: that we are not let in, or may not read the table, where it is that."""
+        if isinstance(error, KafkaError | _NotThere):
+            may_read = Right("topic", self._place.topic, "READ")
+            if (denied := await preflight.because(self._access, [may_read])) is not None:
+                return denied
+        return str(error) or type(error).__name__
+
     def _consumer(self) -> Any:
         return AIOKafkaConsumer(
-            bootstrap_servers=self._servers,
+            **client_options(self._access),
             client_id=self._client_id,
             enable_auto_commit=False,
             auto_offset_reset="earliest",
@@ -138,7 +156,7 @@ class KafkaSource:
         try:
             await asyncio.wait_for(consumer.end_offsets([self._place]), _ANSWER_S)
         except TimeoutError:
-            raise _NotThere(f"no answer from {self._servers} for {_ANSWER_S:g} s") from None
+            raise OSError(f"no answer from {self._access.bootstrap_servers} for {_ANSWER_S:g} s") from None
 
     async def _last_per_key(self, consumer: Any, end: int) -> list[Found]:
         kept: dict[bytes, deque[Found]] = {}

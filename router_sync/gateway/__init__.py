@@ -2,14 +2,15 @@
 
     run(checked("gateway.yaml", {"origin": "eu", "trust": ["router.pub"], "anonymous": True}))
 
-It speaks the OpenAI API; the body's `model` names the service, the API key the class.
+It speaks the OpenAI API, where the body's `model` names the service, and passes plain HTTP on below /services/NAME/; an
+API key or a token says who calls, and with which class. Endpoints are reached over TLS and with credentials of its own.
 """
 
 from router_sync.gateway.config import Deadlines, GatewayConfig, Limits, Probing, Retries, checked, load_fields
-from router_sync.gateway.server import Gateway, run, serve
+from router_sync.gateway.server import Gateway, examine, run, serve
 from router_sync.gateway.sink import KafkaSink, ListSink, Sink
 
 __all__ = [
     "Deadlines", "Gateway", "GatewayConfig", "KafkaSink", "Limits", "ListSink", "Probing", "Retries", "Sink", "checked",
-    "load_fields", "run", "serve",
+    "examine", "load_fields", "run", "serve",
 ]  # fmt: skip

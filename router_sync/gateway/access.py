@@ -1,4 +1,6 @@
-"""Who calls, and as what: an API key gives the classes a caller may use. Keys are kept as SHA-256, never as they are.
+"""Who calls, and as what: an API key or a token gives the classes a caller may use.
+
+Keys are kept as SHA-256, never as they are (`tradewind keys make` makes both):
 
 keys:
   - sha256: 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
@@ -19,48 +21,60 @@ from multidict import CIMultiDictProxy
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from router_sync.gateway.caller import ANONYMOUS, Caller
+from router_sync.gateway.claims import Tokens
 from router_sync.gateway.refusal import Refusal
+from streams.contract import formats
 from streams.contract.errors import BadSetting
 from streams.contract.records import Name
 
 CLASS_HEADER: Final = "x-tradewind-class"
+FORMAT: Final = 1
+"""Of the file of keys; its field `format` may say so."""
+_TOKEN_DOTS: Final = 2
+_KEY_HEADERS: Final = ("api-key", "x-api-key")
 
 
-class Caller(msgspec.Struct, frozen=True, kw_only=True):
-    """Somebody with a key. No classes: the service's default class, and no other."""
+class _Key(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A caller's entry in the file."""
 
-    sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+    sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$(?!\n)")]
     tenant: Name
     classes: tuple[Name, ...] = ()
 
 
 class _Keys(msgspec.Struct, frozen=True):
-    keys: tuple[Caller, ...]
-
-
-ANONYMOUS: Final = Caller(sha256="0" * 64, tenant="anonymous")
+    keys: tuple[_Key, ...]
 
 
 class Access:
-    """Callers by key."""
+    """Callers by key or token."""
 
-    def __init__(self, callers: tuple[Caller, ...] = (), *, anonymous: bool = False) -> None:
-        self._callers = {bytes.fromhex(caller.sha256): caller for caller in callers}
-        self._anonymous = anonymous
+    def __init__(self, *, anonymous: bool = False, tokens: Tokens | None = None) -> None:
+        self._callers: dict[bytes, Caller] = {}
+        self._anonymous, self._tokens = anonymous, tokens
+
+    def load(self, path: Path) -> None:
+        """Take over the keys in `path`, and no other. Raises BadSetting with the remedy; then the old ones stay."""
+        self._callers = {
+            bytes.fromhex(key.sha256): Caller(tenant=key.tenant, classes=key.classes) for key in _keys(path)
+        }
 
     def who(self, headers: CIMultiDictProxy[str]) -> Caller:
-        """The caller; Refusal 401 when the key is unknown, or missing where one is needed."""
+        """The caller; Refusal 401 when the key or token is not known, or missing where one is needed."""
         key = _key(headers)
-        if key is None or (self._anonymous and not self._callers):
+        if key is None or (self._anonymous and not self._callers and self._tokens is None):
             if self._anonymous:
                 return ANONYMOUS
-            raise Refusal(401, "missing_api_key", "Send an API key: Authorization: Bearer KEY.")
+            raise _unknown("missing_api_key", "Send an API key: Authorization: Bearer KEY.")
         # a digest is looked up, so that timing tells nothing of the key
         # bytes that are no UTF-8 come as surrogates: they are somebody's wrong key, not our mistake
         caller = self._callers.get(hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest())
-        if caller is None:
-            raise Refusal(401, "invalid_api_key", "This API key is not known here.")
-        return caller
+        if caller is not None:
+            return caller
+        if self._tokens is not None and key.count(".") == _TOKEN_DOTS:
+            return self._tokens.caller(key)
+        raise _unknown("invalid_api_key", "This API key is not known here.")
 
 
 def class_of(caller: Caller, headers: CIMultiDictProxy[str], default_class: str, serves: Callable[[str], bool]) -> str:
@@ -87,27 +101,36 @@ def _classes(caller: Caller, default_class: str) -> tuple[str, ...]:
     return caller.classes or (default_class,)
 
 
-def load_access(path: Path | None, *, anonymous: bool) -> Access:
-    """Callers from a file of YAML or JSON. Raises BadSetting with file, field and remedy."""
-    if path is None:
-        return Access(anonymous=anonymous)
+def _unknown(code: str, message: str) -> Refusal:
+    return Refusal(401, code, message, headers={"WWW-Authenticate": "Bearer"})
+
+
+def load_access(path: Path | None, *, anonymous: bool, tokens: Tokens | None = None) -> Access:
+    """Callers from a file of YAML or JSON, and by token. Raises BadSetting with file, field and remedy."""
+    access = Access(anonymous=anonymous, tokens=tokens)
+    if path is not None:
+        access.load(path)
+    return access
+
+
+def _keys(path: Path) -> tuple[_Key, ...]:
     try:
         said = YAML(typ="safe", pure=True).load(path.read_text("utf-8"))
+        formats.require(path, formats.number_in(said), FORMAT, "Update this gateway, or give it a file that it reads.")
         keys = msgspec.convert(said, _Keys).keys
     except (OSError, UnicodeDecodeError, YAMLError) as error:
-        raise BadSetting(
-            str(path), "keys", str(error), "Give a readable YAML or JSON file with a list `keys`."
-        ) from None
+        why = getattr(error, "strerror", None) or getattr(error, "problem", None) or "it is no text"
+        raise BadSetting(str(path), "keys", str(why), "Give a readable YAML or JSON file with a list `keys`.") from None
     except msgspec.ValidationError as error:
         raise BadSetting(str(path), "keys", "its content", f"{error}: sha256, tenant and classes per key.") from None
-    if len({caller.sha256 for caller in keys}) != len(keys):
+    if len({key.sha256 for key in keys}) != len(keys):
         raise BadSetting(str(path), "keys", "sha256", "A key stands there twice; leave one of the two.")
-    return Access(keys, anonymous=anonymous)
+    return keys
 
 
 def _key(headers: CIMultiDictProxy[str]) -> str | None:
     said = headers.get("Authorization")
     if said is not None:
-        scheme, _, key = said.partition(" ")
-        return key.strip() if scheme.lower() == "bearer" else said
-    return headers.get("api-key") or headers.get("x-api-key")
+        scheme, _, rest = said.partition(" ")
+        return rest.strip() if scheme.lower() == "bearer" else said
+    return next((key for name in _KEY_HEADERS if (key := headers.get(name))), None)

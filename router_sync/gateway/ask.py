@@ -1,4 +1,4 @@
-"""What a caller asks: the model, whether it streams, and the body to send on. Limits are kept here."""
+"""What a caller asks: the service, whether it streams, and the body to send on. Limits are kept here."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 from router_sync.gateway.config import Limits
 from router_sync.gateway.refusal import Refusal
+from streams.contract.records import Api
 
 MODEL_HEADER: Final = "x-tradewind-model"
 KEY_HEADER: Final = "x-tradewind-session"
 _OURS: Final = "x-tradewind-"
-_NOT_PASSED: Final = frozenset(
-    {
-        "host", "connection", "keep-alive", "proxy-connection", "proxy-authorization", "te", "trailer", "expect",
-        "transfer-encoding", "upgrade", "content-length", "authorization", "api-key", "x-api-key", "cookie",
-        "accept-encoding",
-    }
-)  # fmt: skip
+CREDENTIALS: Final = frozenset({"authorization", "api-key", "x-api-key", "x-goog-api-key"})
+"""Where callers show who they are: to us."""
+_NOT_PASSED: Final = CREDENTIALS | {
+    "host", "connection", "keep-alive", "proxy-connection", "proxy-authorization", "te", "trailer", "expect",
+    "transfer-encoding", "upgrade", "content-length", "cookie", "accept-encoding",
+}  # fmt: skip
 """Hop by hop; our caller's credentials, which are no business of an endpoint; and encodings, which hide the end of a
 stream from us."""
 _DECODED: Final = frozenset({"gzip", "deflate", "br", "zstd"})
@@ -46,6 +46,7 @@ class Upload:
 
     def __init__(self, request: web.BaseRequest, limits: Limits) -> None:
         self.begun = False
+        self.json = _is_json(request)
         self.sent = 0
         self.fault: Refusal | None = None
         """What the caller did wrong, when that is why no more comes."""
@@ -70,12 +71,14 @@ class Upload:
 
 
 class Ask(msgspec.Struct, frozen=True):
-    """One request, read. `stream` as the body says; `key` keeps a session at one endpoint."""
+    """One request, read. `stream` as the caller says; `key` keeps a session at one endpoint."""
 
     model: str
+    """The service."""
     stream: bool
     body: bytes | Upload
     key: str | None
+    api: Api = "openai"
 
 
 async def read(request: web.BaseRequest, limits: Limits) -> Ask:
@@ -95,6 +98,23 @@ async def read(request: web.BaseRequest, limits: Limits) -> Ask:
             400, "missing_model", f"Name the model in the body's `model` or in {MODEL_HEADER}.", param="model"
         )
     return Ask(model, bool(said.stream), body, key)
+
+
+async def read_http(request: web.BaseRequest, limits: Limits, service: str) -> Ask:
+    """A request to a plain HTTP service: its body is nobody's business, and held only to be sent again.
+
+    Raises Refusal 400, 408 or 413 that names the limit or the field.
+    """
+    _check_headers(request)
+    if "websocket" in request.headers.get("Upgrade", "").lower():
+        raise Refusal(501, "upgrade_not_supported", "Websockets do not go through this gateway.", param="Upgrade")
+    stream = "text/event-stream" in request.headers.get("Accept", "")
+    length, key = request.content_length, request.headers.get(KEY_HEADER)
+    if not request.body_exists or (length is not None and length <= limits.max_body_bytes):
+        return Ask(service, stream, await _whole(request, limits), key, "http")
+    if (length or 0) > limits.max_upload_bytes:
+        raise too_large("max_upload_bytes", limits.max_upload_bytes)
+    return Ask(service, stream, Upload(request, limits), key, "http")
 
 
 def passed_headers(request: web.BaseRequest) -> CIMultiDict[str]:
@@ -121,7 +141,12 @@ def hop_by_hop(headers: CIMultiDictProxy[str]) -> frozenset[str]:
 
 
 def too_large(limit: str, value: int) -> Refusal:
-    return Refusal(413, "request_too_large", f"The request body is larger than {limit} = {value} bytes.")
+    remedy = (
+        f"Send less, name the model in the header {MODEL_HEADER} so that it is streamed, or raise the limit."
+        if limit == "max_body_bytes"
+        else "Send less, or raise the limit."
+    )
+    return Refusal(413, "request_too_large", f"The request body is larger than {limit} = {value} bytes. {remedy}")
 
 
 def unreadable(request: web.BaseRequest, error: Exception) -> Refusal:
@@ -183,7 +208,7 @@ async def _pieces(request: web.BaseRequest, limits: Limits) -> list[bytes]:
                 if size > limits.max_body_bytes:
                     raise too_large("max_body_bytes", limits.max_body_bytes)
     except TimeoutError:
-        message = f"The request body did not arrive within body_s = {limits.body_s:g} s."
+        message = f"The request body did not arrive within body_s = {limits.body_s:g} s. Send it faster."
         raise Refusal(408, "request_too_slow", message) from None
     return pieces
 

@@ -4,20 +4,32 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TypeVar, get_args
 
 import msgspec
 from msgspec import Meta
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from router_sync.gateway.claims import Jwt
+from router_sync.gateway.issuer import Algorithm
+from router_sync.gateway.tls import Tls
+from router_sync.gateway.upstream import Upstream
 from streams.contract.errors import BadSetting
 from streams.contract.records import Name
+from streams.runtime.access import Access
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
 _Bytes = Annotated[int, Meta(ge=1, le=1 << 32)]
 _Seconds = Annotated[float, Meta(gt=0, le=3600)]
 _FIELD: Final = re.compile(r"field `(\w+)`")
+HIDDEN: Final = "***"
+_HARMLESS: Final = frozenset(
+    {"header", "scheme", "pass_authorization", "ca_file", "cert_file", "key_file", "server_name"}
+)
+"""Fields of an upstream whose values may be said aloud."""
+_CHOICES: Final = {"jwt.algorithms": f"choose from {', '.join(get_args(Algorithm))}"}
+_Kind = TypeVar("_Kind")
 _Many = Annotated[int, Meta(ge=1, le=1_000_000)]
 
 
@@ -33,7 +45,13 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     max_header_bytes: _Bytes = 16 << 10
     """Of one header line."""
     max_headers: _Many = 100
+    max_uri_bytes: Annotated[int, Meta(ge=64, le=1 << 20)] = 8 << 10
+    """Of path and query."""
     max_concurrent: _Many = 1000
+    max_streams: _Many = 1000
+    """Requests whose answers are streamed, at once."""
+    max_streams_per_tenant: _Many = 1000
+    """Of those, one tenant's; callers without a key are one tenant."""
     max_connections: _Many = 4000
     """Callers' connections, with requests or without; one more is told so and closed."""
     header_s: _Seconds = 10.0
@@ -50,6 +68,8 @@ class Deadlines(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """How long an endpoint may take before the next one is asked."""
 
     connect_s: _Seconds = 0.25
+    tls_s: _Seconds = 0.75
+    """More, to connect to an https endpoint: its handshake is two more ways there and back."""
     first_byte_s: _Seconds = 30.0
     """At most; the class shortens it to `slo_factor` times its SLO, or three times what the endpoint took lately."""
     first_byte_floor_s: _Seconds = 1.0
@@ -77,13 +97,14 @@ class Retries(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class Probing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """GET /health at endpoints that say nothing."""
+    """GET at endpoints that say nothing."""
 
     quiet_s: _Seconds = 2.0
     """Endpoints heard within this time are not probed."""
     every_s: _Seconds = 1.0
     timeout_s: _Seconds = 1.0
     path: Annotated[str, Meta(pattern=r"^/[^\s]*$")] = "/health"
+    """Of endpoints that have no `health_path` of their own."""
 
 
 class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -98,13 +119,24 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     admin_port: Port | None = None
     """/healthz, /readyz and /metrics of this very process, for nobody else; then `port` answers /healthz only."""
     bootstrap_servers: str = "127.0.0.1:19092"
+    kafka: Access | None = None
+    """How to get in there, where that takes more than an address; its own `bootstrap_servers` go before ours."""
     prefix: str = "tradewind"
     trust: tuple[Path, ...]
     """Files with the routers' public keys."""
     table_file: Path | None = None
     """Follow a file instead of the topic."""
     keys: Path | None = None
-    """YAML or JSON: who may call, as what. Without it `anonymous` must be true: else nobody could call."""
+    """YAML or JSON: who may call, as what; taken over when it changes. Without it and `jwt`, `anonymous` must be true:
+    else nobody could call."""
+    jwt: Jwt | None = None
+    """Tokens that say who calls, as what."""
+    tls: Tls | None = None
+    """`port` speaks TLS; `admin_port` does not."""
+    upstreams: dict[str, Upstream] = {}
+    """How endpoints are reached, by endpoint, else by provider, else `default`: credentials, TLS, headers."""
+    watch_every_s: _Seconds = 2.0
+    """How often files that may change are looked at: keys, credentials, certificates."""
     anonymous: bool = False
     """True: who shows no key is served in the service's default class; otherwise 401."""
     state_dir: Path = Path(".tradewind")
@@ -119,6 +151,11 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     drain_s: Annotated[float, Meta(ge=0, le=600)] = 10.0
     """For requests in flight after SIGTERM."""
 
+    @property
+    def at(self) -> Access | str:
+        """Where Kafka is, and how to get in."""
+        return self.kafka or self.bootstrap_servers
+
 
 def load_fields(path: Path) -> dict[str, Any]:
     """Fields of a GatewayConfig as a YAML file says them, for `checked`. Raises BadSetting when it is no such file."""
@@ -126,7 +163,7 @@ def load_fields(path: Path) -> dict[str, Any]:
     try:
         said = YAML(typ="safe", pure=True).load(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, YAMLError) as error:
-        raise BadSetting(str(path), "config", str(error), remedy) from None
+        raise BadSetting(str(path), "config", _why(error), remedy) from None
     if not isinstance(said, dict) or not all(isinstance(field, str) for field in said):
         raise BadSetting(str(path), "config", said, remedy)
     return said
@@ -138,26 +175,63 @@ def checked(where: str, fields: dict[str, Any]) -> GatewayConfig:
     Unknown fields are refused, a shared port without a name (the default one would be two gateways'), and a gateway
     that could serve nobody.
     """
-    try:
-        config = msgspec.convert(fields, GatewayConfig, dec_hook=_path)
-    except msgspec.ValidationError as error:
-        says, _, at = str(error).partition(" - at `$.")
-        named = _FIELD.search(says)
-        field = ".".join(part for part in (at.rstrip("`"), named[1] if named else "") if part)
-        raise BadSetting(where, field or "config", _at(fields, field), f"{says}.") from None
+    config = _converted(where, fields, GatewayConfig, "")
     if config.reuse_port and "name" not in fields:
         remedy = "Give each process that shares the port a name of its own: its reports are told apart by it."
         raise BadSetting(where, "name", None, remedy)
-    if config.keys is None and not config.anonymous:
-        raise BadSetting(where, "keys", None, "Nobody could call: give --keys FILE or --anonymous.")
+    if config.keys is None and config.jwt is None and not config.anonymous:
+        raise BadSetting(where, "keys", None, "Nobody could call: give --keys FILE, `jwt` or --anonymous.")
     return config
 
 
-def _at(fields: Any, path: str) -> Any:
-    """The value at `path`, like deadlines.connect_s; None when there is none."""
-    for part in path.split("."):
-        fields = fields.get(part) if isinstance(fields, dict) else None
-    return fields
+def _converted(where: str, said: Any, kind: type[_Kind], at: str) -> _Kind:
+    """`said` as a `kind`, which stands at `at`. Parts that have names of their own are looked at one by one."""
+    if kind is GatewayConfig and isinstance(said, dict) and isinstance(upstreams := said.get("upstreams"), dict):
+        made = {str(name): _converted(where, one, Upstream, f"upstreams.{name}") for name, one in upstreams.items()}
+        said = {**said, "upstreams": made}
+    try:
+        return msgspec.convert(said, kind, dec_hook=_path)
+    except msgspec.ValidationError as error:
+        says, _, path = str(error).partition(" - at `$")
+        named = _FIELD.search(says)
+        below = ".".join(part for part in (path.strip(".`"), named[1] if named else "") if part)
+        field = ".".join(part for part in (at, below) if part)
+        if says.startswith("Invalid enum value"):
+            says = f"{says}: {_CHOICES.get(field.partition('[')[0], 'see the reference')}"
+        raise BadSetting(where, field or "config", _shown(said, field, below), f"{says}.") from None
+
+
+def hidden(field: str) -> bool:
+    """Whether the value of `field` is not to be said aloud: a secret may stand where its reference should.
+
+    >>> [hidden(f"upstreams.a.{field}") for field in ("ca_file", "credential", "credential.file", "headers.x-key")]
+    [False, True, False, True]
+    """
+    first, _, rest = field.removeprefix("gateway.").partition(".")
+    below = rest.partition(".")[2]
+    return first == "upstreams" and below not in _HARMLESS and not below.endswith(".file")
+
+
+def _shown(said: Any, field: str, below: str) -> Any:
+    return HIDDEN if hidden(field) else _at(said, below)
+
+
+def _at(said: Any, path: str) -> Any:
+    """The value at `path`, like deadlines.connect_s or trust[0]; None when there is none."""
+    for part in re.findall(r"[^.\[\]]+", path):
+        if isinstance(said, dict):
+            said = said.get(part)
+        else:
+            said = said[int(part)] if isinstance(said, list | tuple) and part.isdecimal() else None
+    return said
+
+
+def _why(error: Exception) -> str:
+    """Without the line itself, which may hold a secret."""
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    if problem is not None:
+        return f"{problem}, line {mark.line + 1}" if mark is not None else str(problem)
+    return str(getattr(error, "strerror", None) or type(error).__name__)
 
 
 def _path(kind: type, value: Any) -> Any:

@@ -14,6 +14,7 @@ from typing import Any
 from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
 
+from router_sync.gateway.address import too_long
 from router_sync.gateway.config import Limits
 from router_sync.gateway.refusal import Refusal, error_body
 
@@ -27,7 +28,8 @@ class Doorway(web.Server):
             handler_cancellation=True,
             access_log=None,
             keepalive_timeout=limits.idle_s,
-            max_line_size=limits.max_header_bytes,
+            # one byte more where they are alike: which of the two was passed is told by its size
+            max_line_size=limits.max_uri_bytes + (limits.max_uri_bytes == limits.max_header_bytes),
             max_field_size=limits.max_header_bytes,
             max_headers=limits.max_headers,
         )
@@ -57,7 +59,8 @@ class _Connection(web.RequestHandler):
         super().connection_made(transport)
         if self._doorway.open > limits.max_connections:
             limit = f"max_connections = {limits.max_connections}"
-            self._turn_away(503, "too_many_connections", f"{limit} connections are open.", "Retry-After: 1\r\n")
+            says = f"{limit} connections are open. Close idle ones, or let the operator raise the limit."
+            self._turn_away(503, "too_many_connections", says, "Retry-After: 1\r\n")
             return
         self._await_head()
 
@@ -87,7 +90,8 @@ class _Connection(web.RequestHandler):
     def _too_slow(self) -> None:
         self._head = None
         limit = f"header_s = {self._doorway.limits.header_s:g}"
-        self._turn_away(408, "request_too_slow", f"The request's headers did not arrive within {limit} s.")
+        says = f"The request's headers did not arrive within {limit} s. Send them faster."
+        self._turn_away(408, "request_too_slow", says)
 
     def _turn_away(self, status: int, code: str, message: str, headers: str = "") -> None:
         """Answer without a request, and close."""
@@ -110,10 +114,39 @@ class _Connection(web.RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         if isinstance(exc, LineTooLong):
-            limit = f"max_header_bytes = {self.max_field_size}"
-            return Refusal(431, "header_too_large", f"A header line is longer than {limit}.").response(close=True)
+            if exc.args[1] == self.max_line_size:
+                return too_long(self._doorway.limits.max_uri_bytes).response(close=True)
+            says = f"A header line is longer than max_header_bytes = {self.max_field_size}. Shorten it, or raise it."
+            return Refusal(431, "header_too_large", says).response(close=True)
         says = (message or "bad request").splitlines()[0][:200]
         if says.startswith("Too many headers"):
-            limit = f"max_headers = {self.max_headers}"
-            return Refusal(431, "too_many_headers", f"The request has more headers than {limit}.").response(close=True)
+            says = f"The request has more headers than max_headers = {self.max_headers}. Send fewer, or raise it."
+            return Refusal(431, "too_many_headers", says).response(close=True)
         return Refusal(status, "bad_request", f"The request could not be read: {says}").response(close=True)
+
+
+class Site(web.TCPSite):
+    """A port. With TLS a caller has `handshake_s` for the handshake: before its end no other limit counts."""
+
+    def __init__(self, *args: Any, handshake_s: float, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._handshake_s = handshake_s
+
+    async def start(self) -> None:
+        if self._ssl_context is None:
+            await super().start()
+            return
+        await web.BaseSite.start(self)
+        server = self._runner.server
+        assert server is not None
+        self._server = await asyncio.get_running_loop().create_server(
+            server,
+            self._host,
+            self._port,
+            ssl=self._ssl_context,
+            ssl_handshake_timeout=self._handshake_s,
+            ssl_shutdown_timeout=1.0,
+            backlog=self._backlog,
+            reuse_address=self._reuse_address,
+            reuse_port=self._reuse_port,
+        )

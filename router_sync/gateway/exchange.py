@@ -19,13 +19,15 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from router_sync.client import Pick
-from router_sync.gateway.ask import Ask, Upload, hop_by_hop
-from router_sync.gateway.blame import Blame
+from router_sync.gateway.ask import CREDENTIALS, Upload, hop_by_hop
 from router_sync.gateway.config import Deadlines, Limits
-from router_sync.gateway.events import UNKNOWN, Events, Tokens, tokens_of
+from router_sync.gateway.events import Events, tokens_of
+from router_sync.gateway.handshake import Complaints, why
 from router_sync.gateway.refusal import Refusal
+from router_sync.gateway.rename import answered_as, asked_as
 from router_sync.gateway.resume import Journal
-from streams.contract.records import ErrorKind
+from router_sync.gateway.trip import CallerGone, Failed, Seen, Trip
+from router_sync.gateway.upstream import Link, Upstreams
 
 _KEPT_BACK: Final = frozenset(
     {
@@ -34,80 +36,27 @@ _KEPT_BACK: Final = frozenset(
     }
 )  # fmt: skip
 _LARGE: Final = 1 << 19
+_READS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+_KNOWN_URLS: Final = 10_000
+_SHORT: Final = 200
 _ENDS_WITH_DONE: Final = frozenset({"/v1/chat/completions", "/v1/completions"})
-
-
-class Failed(Exception):
-    """This attempt failed. `retry_after` as a throttling endpoint said."""
-
-    def __init__(self, kind: ErrorKind, why: str, retry_after: str | None = None) -> None:
-        super().__init__(why)
-        self.kind, self.why, self.retry_after = kind, why, retry_after
-
-
-class CallerGone(Exception):
-    """The caller hung up, or takes nothing any more."""
-
-
-class Trip:
-    """One request on its way through: what was asked, what was tried, what was sent."""
-
-    __slots__ = (
-        "ask", "blame", "class_", "headers", "journal", "method", "path", "query", "request", "response", "service",
-        "streams", "table", "tried", "until_s",
-    )  # fmt: skip
-
-    def __init__(
-        self,
-        request: web.BaseRequest,
-        ask: Ask,
-        class_: str,
-        table: str,
-        headers: CIMultiDict[str],
-        path: str,
-        until_s: float,
-    ) -> None:
-        self.request, self.ask, self.class_, self.headers, self.until_s = request, ask, class_, headers, until_s
-        # as it came: decoded, a %26 would part it anew and a %0d%0a would end the line
-        self.method, self.path, self.query = request.method, path, request.rel_url.raw_query_string
-        self.service, self.table = ask.model, table
-        self.tried: list[str] = []
-        self.blame: Blame | None = None
-        """Set when an endpoint has answered 5xx."""
-        self.response: web.StreamResponse | None = None
-        """Set when something has been sent to the caller."""
-        self.streams = False
-        """The response is a stream of events."""
-        self.journal: Journal | None = None
-        """What has gone out, where an answer that breaks off can go on elsewhere."""
-
-    def stamp(self, pick: Pick, headers: CIMultiDict[str]) -> None:
-        """Say in `headers` who served."""
-        headers["x-tradewind-endpoint"] = pick.endpoint.name
-        headers["x-tradewind-region"] = pick.endpoint.region
-        headers["x-tradewind-table"] = self.table
-        headers["x-tradewind-attempts"] = str(len(self.tried))
-        headers["Server"] = "tradewind"
-
-
-class Seen:
-    """What one attempt saw."""
-
-    __slots__ = ("bytes_out", "first_s", "sending", "tokens", "waiting")
-
-    def __init__(self) -> None:
-        self.first_s: float | None = None
-        self.sending = False
-        self.bytes_out = 0
-        self.tokens: Tokens = UNKNOWN
-        self.waiting: set[asyncio.Timeout] = set()
 
 
 class Exchange:
     """Makes attempts over one pool of connections."""
 
-    def __init__(self, session: aiohttp.ClientSession, limits: Limits, deadlines: Deadlines) -> None:
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        limits: Limits,
+        deadlines: Deadlines,
+        upstreams: Upstreams,
+        complaints: Complaints,
+    ) -> None:
         self._session, self._limits, self._deadlines = session, limits, deadlines
+        self._upstreams, self._complaints = upstreams, complaints
+        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=deadlines.connect_s)
+        self._tls_timeout = aiohttp.ClientTimeout(total=None, sock_connect=deadlines.connect_s + deadlines.tls_s)
         self._now = asyncio.get_running_loop().time
         self._urls: dict[tuple[str, str], URL] = {}
         self._waiting: dict[str, set[asyncio.Timeout]] = {}
@@ -130,34 +79,71 @@ class Exchange:
                 finally:
                     seen.waiting.discard(limit)
         except aiohttp.ConnectionTimeoutError:
-            raise Failed("connect", f"no connection within connect_s = {self._deadlines.connect_s:g} s") from None
+            raise Failed("connect", f"no connection within {self._connect_s(pick)}") from None
         except TimeoutError:
             raise self._late(trip, seen) from None
-        except aiohttp.ClientConnectorError as error:
-            raise Failed("connect", f"cannot connect: {error.strerror or type(error).__name__}") from None
         except (aiohttp.ClientError, OSError) as error:
             if isinstance(trip.ask.body, Upload) and trip.ask.body.fault is not None:
                 raise trip.ask.body.fault from None
+            if seen.first_s is None:
+                link = self._upstreams.of(pick.endpoint)
+                if (reason := why(error, pick.endpoint.name, link, self._complaints)) is not None:
+                    raise Failed("connect", reason) from None
             raise Failed("reset" if seen.first_s is None else "truncated", type(error).__name__) from None
 
     async def _exchanged(self, trip: Trip, pick: Pick, seen: Seen, limit: asyncio.Timeout) -> web.StreamResponse:
+        link, url = self._upstreams.of(pick.endpoint), self._url(pick.endpoint.url, trip)
         async with self._session.request(
             trip.method,
-            self._url(pick.endpoint.url, trip),
-            headers=trip.headers,
-            data=_data(trip.ask.body),
+            url,
+            headers=_headers_for(trip, link),
+            data=_data(self._body(trip, pick)),
             allow_redirects=False,
+            ssl=link.tls,
+            server_hostname=link.server_name,
+            timeout=self._tls_timeout if url.scheme == "https" else self._timeout,
         ) as answer:
             _refuse_failure(answer)
+            if answer.status == 401 and not link.passes:
+                self._unwelcome(pick, link)
             streams = answer.headers.get("Content-Type", "").startswith("text/event-stream")
             encoded = answer.headers.get("Content-Encoding", "identity").lower() != "identity"
             if trip.response is not None:
                 _refuse_beginning(answer, streams and not encoded)
-            if streams and not encoded:
+            if streams and not encoded and not trip.http:
                 return await self._events(trip, pick, seen, answer, limit)
             # an encoded stream was not asked for, and cannot be looked into: it goes through as it is
-            hold = 0 if streams else self._limits.max_answer_bytes
-            return await self._plain(trip, pick, seen, answer, limit, hold)
+            return await self._plain(trip, pick, seen, answer, limit, self._hold(trip, answer, streams))
+
+    def _unwelcome(self, pick: Pick, link: Link) -> None:
+        """401 although no caller's credentials were sent: it refuses us. Raises Failed if ours were."""
+        endpoint = pick.endpoint.name
+        at = f"upstreams.{link.name or endpoint}"
+        remedy = f"give it one it accepts in {at}.credential" if link.credential else f"give it a credential in {at}"
+        self._complaints.tell("upstream_refuses_credential", endpoint, "it answered 401", remedy)
+        if link.credential:
+            raise Failed("client_4xx", "it refuses the gateway's credential", unwelcome=True)
+
+    def _body(self, trip: Trip, pick: Pick) -> bytes | Upload:
+        """The body for this endpoint, which may call the model by another name."""
+        body, model = trip.ask.body, pick.endpoint.model
+        if not model or trip.http or not body:
+            return body
+        if isinstance(body, Upload):
+            if body.json:
+                raise _unchangeable(self._limits.max_body_bytes)
+            return body
+        return asked_as(body, model)
+
+    def _hold(self, trip: Trip, answer: aiohttp.ClientResponse, streams: bool) -> int:
+        """How much of a plain answer is held, bytes: none of one that may go on for ever."""
+        if streams or (trip.http and answer.content_length is None):
+            return 0
+        return self._limits.max_answer_bytes
+
+    def _connect_s(self, pick: Pick) -> str:
+        said = f"connect_s = {self._deadlines.connect_s:g} s"
+        return f"{said} and tls_s = {self._deadlines.tls_s:g} s" if pick.endpoint.url.startswith("https") else said
 
     def _late(self, trip: Trip, seen: Seen) -> Exception:
         """What a deadline that passed means."""
@@ -175,7 +161,7 @@ class Exchange:
         An answer that is not streamed comes when all of it is made: the SLO says nothing of it.
         """
         deadlines = self._deadlines
-        if trip.method == "POST" and not trip.ask.stream:
+        if trip.method not in _READS and not trip.ask.stream:
             return deadlines.whole_s
         wanted = max(
             deadlines.first_byte_floor_s,
@@ -188,8 +174,9 @@ class Exchange:
         where = (base, trip.path)
         url = self._urls.get(where)
         if url is None:
-            url = URL(base.rstrip("/").removesuffix("/v1") + trip.path, encoded=True)
-            if len(self._urls) < 10_000:
+            base = base.rstrip("/")
+            url = URL((base if trip.http else base.removesuffix("/v1")) + trip.path, encoded=True)
+            if len(self._urls) < _KNOWN_URLS and len(trip.path) < _SHORT:
                 self._urls[where] = url
         return URL(f"{url}?{trip.query}", encoded=True) if trip.query else url
 
@@ -207,8 +194,12 @@ class Exchange:
                 return await self._pour(trip, pick, seen, answer, limit, b"".join(pieces))
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         headers = self._headers(trip, pick, answer)
-        if answer.status == 200 and answer.headers.get("Content-Type", "").startswith("application/json"):
+        if not trip.http and answer.status == 200 and _is_json(answer):
             seen.tokens = tokens_of(body)
+            if pick.endpoint.model and "Content-Encoding" not in answer.headers:
+                body = answered_as(body, pick.endpoint.model, trip.service)
+        if trip.method == "HEAD" and answer.content_length is not None:
+            headers["Content-Length"] = str(answer.content_length)  # of what a GET would get
         return web.Response(status=answer.status, body=body, headers=headers)
 
     async def _pour(
@@ -237,6 +228,8 @@ class Exchange:
         while piece := await answer.content.readany():
             self._alive(trip, seen, piece, limit)
             if whole := events.feed(piece):
+                if pick.endpoint.model:
+                    whole = answered_as(whole, pick.endpoint.model, trip.service)
                 if response is None:
                     response = trip.response or await self._begin_events(trip, pick, answer, seen, limit)
                 await self._send(response, trip.journal.passing(whole) if trip.journal else whole, trip, seen, limit)
@@ -300,6 +293,28 @@ class Exchange:
                 headers.add(name, value)
         trip.stamp(pick, headers)
         return headers
+
+
+def _headers_for(trip: Trip, link: Link) -> CIMultiDict[str]:
+    """What goes to this endpoint: the caller's headers, with ours instead of his where both say something."""
+    if not link.headers and not link.passes:
+        return trip.headers
+    headers = trip.headers.copy()
+    if link.passes:
+        headers.extend((name, value) for name, value in trip.request.headers.items() if name.lower() in CREDENTIALS)
+    headers.update(link.said())
+    return headers
+
+
+def _unchangeable(limit: int) -> Refusal:
+    says = (
+        f"The request body is larger than max_body_bytes = {limit} bytes, and its model has to be changed on the way."
+    )
+    return Refusal(413, "request_too_large", f"{says} Send less, or raise the limit.")
+
+
+def _is_json(answer: aiohttp.ClientResponse) -> bool:
+    return answer.headers.get("Content-Type", "").startswith("application/json")
 
 
 def _data(body: bytes | Upload) -> Any:

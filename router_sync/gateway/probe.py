@@ -1,4 +1,4 @@
-"""GET /health at endpoints that say nothing, so that the fallen can come back and the idle do not fail unseen.
+"""GET the health of endpoints that say nothing, so that the fallen can come back and the idle do not fail unseen.
 
 A first failure, of a request or of a probe, is checked by two probes at once: one broken connection is no outage, and
 three failures in a row, which are evidence, need not wait for three callers.
@@ -17,10 +17,12 @@ from yarl import URL
 
 from router_sync.client import LocalEndpoint, Picker
 from router_sync.gateway.config import Probing
+from router_sync.gateway.handshake import Complaints, why
 from router_sync.gateway.kept import kept
 from router_sync.gateway.report import Reporter
+from router_sync.gateway.upstream import Upstreams
 from streams import signals
-from streams.contract.records import ErrorKind
+from streams.contract.records import Api, ErrorKind
 
 
 class _Service(NamedTuple):
@@ -40,11 +42,14 @@ class Prober:
         pickers: Callable[[], Iterable[tuple[str, Picker]]],
         reporter: Reporter,
         rng: random.Random,
+        upstreams: Upstreams,
+        complaints: Complaints,
         fallen: Callable[[str], None] = lambda _endpoint: None,
     ) -> None:
         self._config, self._session, self._pickers, self._reporter = config, session, pickers, reporter
         self._fallen = fallen
-        self._rng = rng
+        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=config.timeout_s)
+        self._rng, self._upstreams, self._complaints = rng, upstreams, complaints
         self._running: dict[str, asyncio.Task[None]] = {}
         self._checks: set[asyncio.Task[None]] = set()
         self._asked: set[str] = set()
@@ -111,7 +116,7 @@ class Prober:
         if not services:
             return
         first = self._reporter.standing(endpoint).streak == 0
-        kind = await self._ask(services[0].local.url)
+        kind = await self._ask(services[0].local)
         now_s = asyncio.get_running_loop().time()
         for service in services:
             service.local.probed(now_s, kind is None)
@@ -122,19 +127,28 @@ class Prober:
         if kind is not None and first:
             self.suspect(endpoint)
 
-    async def _ask(self, url: str) -> ErrorKind | None:
-        """What is wrong; None when it is alive."""
+    async def _ask(self, local: LocalEndpoint) -> ErrorKind | None:
+        """What is wrong; None when it is alive. It is asked as it is with requests: same credential, same TLS."""
+        link = self._upstreams.of(local)
+        url = health_url(local.url, local.health_path or self._config.path, local.api)
         try:
-            async with asyncio.timeout(self._config.timeout_s):
-                async with self._session.get(health_url(url, self._config.path)) as answer:
-                    await answer.read()
-                    return "http_5xx" if answer.status >= 500 else None
+            async with (
+                asyncio.timeout(self._config.timeout_s),
+                self._session.get(
+                    url,
+                    headers=link.said(),
+                    ssl=link.tls,
+                    server_hostname=link.server_name,
+                    timeout=self._timeout,
+                    allow_redirects=False,
+                ) as answer,
+            ):
+                await answer.read()
+                return "http_5xx" if answer.status >= 500 else None
         except TimeoutError as error:
             return "connect" if isinstance(error, aiohttp.ConnectionTimeoutError) else "first_byte_timeout"
-        except aiohttp.ClientConnectorError:
-            return "connect"
-        except (aiohttp.ClientError, OSError):
-            return "reset"
+        except (aiohttp.ClientError, OSError) as error:
+            return "reset" if why(error, local.name, link, self._complaints) is None else "connect"
 
     def _services(self, endpoint: str) -> list[_Service]:
         return [
@@ -150,10 +164,11 @@ class Prober:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def health_url(url: str, path: str) -> URL:
+def health_url(url: str, path: str, api: Api = "openai") -> URL:
     """Where an endpoint tells of its health: beside /v1, not below it.
 
     >>> str(health_url("http://a:1/v1/", "/health"))
     'http://a:1/health'
     """
-    return URL(url.rstrip("/").removesuffix("/v1") + path, encoded=True)
+    base = url.rstrip("/")
+    return URL((base.removesuffix("/v1") if api == "openai" else base) + path, encoded=True)

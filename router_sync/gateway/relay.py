@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Mapping
 from typing import Final, Generic, TypeVar
 
@@ -14,21 +13,22 @@ from prometheus_client import Counter, Histogram
 from router_sync.client import LocalEndpoint, Pick, Picker
 from router_sync.gateway import ask as asking
 from router_sync.gateway.access import Access, class_of
+from router_sync.gateway.address import IDEMPOTENT, METHODS, SERVICES, check_length, http_service, openai_path
 from router_sync.gateway.ask import Ask, Upload
 from router_sync.gateway.blame import Blame
 from router_sync.gateway.budget import RetryBudget
+from router_sync.gateway.caller import Caller
 from router_sync.gateway.config import GatewayConfig
-from router_sync.gateway.exchange import CallerGone, Exchange, Failed, Seen, Trip
+from router_sync.gateway.exchange import Exchange
 from router_sync.gateway.probe import Prober
 from router_sync.gateway.refusal import Refusal, error_event
 from router_sync.gateway.report import Reporter
+from router_sync.gateway.slots import Slots
+from router_sync.gateway.trip import CallerGone, Failed, Seen, Trip
 from streams import signals
-from streams.contract.records import HARD_ERRORS, ErrorKind
+from streams.contract.records import HARD_ERRORS, Api, ErrorKind
 
-_PATH: Final = re.compile(r"/v1(?:/[A-Za-z0-9_:@+-][A-Za-z0-9_.:@+-]*)+")
-"""No empty parts and none that begins with a dot: nothing climbs out of /v1."""
 _STATUS: Final[dict[ErrorKind, int]] = {"first_byte_timeout": 504, "stall": 504, "http_429": 429}
-_SAFE: Final = frozenset({"GET", "HEAD"})
 _GENERATION: Final = frozenset(
     f"/v1/{path}"
     for path in (
@@ -41,7 +41,7 @@ _Metric = TypeVar("_Metric", Counter, Histogram)
 
 
 class Relay:
-    """Answers requests under /v1. `pickers` is the live mapping of services in force."""
+    """Answers requests to services. `pickers` is the live mapping of services in force."""
 
     def __init__(
         self,
@@ -56,41 +56,66 @@ class Relay:
         self._exchange, self._reporter, self._prober = exchange, reporter, prober
         self._now = asyncio.get_running_loop().time
         self._budget = RetryBudget(config.retries.budget_share, config.retries.budget_per_s, self._now())
-        self.in_flight = 0
+        self._slots = Slots(config.limits)
         self.lost_servable = 0
         """Requests that failed though the route named another endpoint that was not tried."""
         self._requests = _Children(signals.REQUESTS)
         self._attempts = _Children(signals.ATTEMPTS)
         self._seconds = _Children(signals.REQUEST_S)
 
+    @property
+    def in_flight(self) -> int:
+        return self._slots.in_flight
+
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        """The answer to one request. Raises Refusal."""
-        path = request.path
-        if _PATH.fullmatch(path) is None or ".." in path:
-            raise Refusal(404, "unknown_path", f"There is nothing at {path[:200]!r}; the API is below /v1.")
+        """The answer to one request under /v1. Raises Refusal."""
+        limits = self._config.limits
+        check_length(request, limits.max_uri_bytes)
+        path = openai_path(request)
         caller = self._access.who(request.headers)
         if request.method not in ("POST", "GET"):
-            raise Refusal(405, "method_not_allowed", f"{request.method} is not served.", headers={"Allow": "GET, POST"})
-        asked = await asking.read(request, self._config.limits)
+            raise _not_allowed(request.method, "GET, POST")
+        asked = await asking.read(request, limits)
         picker = self._pickers.get(asked.model)
-        if picker is None:
-            raise Refusal(404, "model_not_found", f"The model {asked.model[:128]!r} does not exist.", param="model")
-        origin, table = self._config.origin, picker.table
-        class_ = class_of(caller, request.headers, table.default_class, lambda c: picker.serves(origin, c))
-        self._admit(asked.model, class_)
-        self.in_flight += 1
+        if picker is None or api_of(picker) != "openai":
+            remedy = f" as a model: ask for {SERVICES}{asked.model[:128]}/" if picker is not None else ""
+            message = f"The model {asked.model[:128]!r} does not exist{remedy}."
+            raise Refusal(404, "model_not_found", message, param="model")
+        return await self._admitted(request, caller, asked, picker, path)
+
+    async def handle_http(self, request: web.BaseRequest) -> web.StreamResponse:
+        """The answer of a plain HTTP service to one request. Raises Refusal."""
+        limits = self._config.limits
+        check_length(request, limits.max_uri_bytes)
+        caller = self._access.who(request.headers)
+        service, path = http_service(request)
+        if request.method not in METHODS:
+            raise _not_allowed(request.method, ", ".join(sorted(METHODS)))
+        picker = self._pickers.get(service)
+        if picker is None or api_of(picker) != "http":
+            remedy = "; it is a model: ask below /v1" if picker is not None else ""
+            raise Refusal(404, "service_not_found", f"There is no HTTP service {service[:128]!r} here{remedy}.")
+        asked = await asking.read_http(request, limits, service)
+        return await self._admitted(request, caller, asked, picker, path)
+
+    async def _admitted(
+        self, request: web.BaseRequest, caller: Caller, asked: Ask, picker: Picker, path: str
+    ) -> web.StreamResponse:
+        origin, default = self._config.origin, picker.table.default_class
+        class_ = class_of(caller, request.headers, default, lambda c: picker.serves(origin, c))
+        self._admit(asked, caller.tenant, class_)
+        self._slots.enter(caller.tenant, asked.stream)
         try:
             return await self._serve(request, asked, picker, class_, path)
         finally:
-            self.in_flight -= 1
+            self._slots.leave(caller.tenant, asked.stream)
 
-    def _admit(self, service: str, class_: str) -> None:
-        full = self.in_flight >= self._config.limits.max_concurrent
-        self._reporter.arrived(service, class_, shed=full)
-        if full:
-            limit = f"max_concurrent = {self._config.limits.max_concurrent}"
-            self._requests.of(service, class_, "503").inc()
-            raise Refusal(503, "too_many_requests", f"{limit} requests are under way.", headers={"Retry-After": "1"})
+    def _admit(self, asked: Ask, tenant: str, class_: str) -> None:
+        full = self._slots.full(tenant, asked.stream)
+        self._reporter.arrived(asked.model, class_, shed=full is not None)
+        if full is not None:
+            self._requests.of(asked.model, class_, str(full.status)).inc()
+            raise full
 
     async def _serve(
         self, request: web.BaseRequest, asked: Ask, picker: Picker, class_: str, path: str
@@ -160,9 +185,9 @@ class Relay:
         body = trip.ask.body
         if isinstance(body, Upload) and body.begun:
             return False
-        if failure.kind == "connect" or trip.method in _SAFE:
+        if failure.kind == "connect" or failure.unwelcome or trip.method in IDEMPOTENT:
             return True
-        return self._config.retries.generation and trip.path in _GENERATION
+        return self._config.retries.generation and trip.path in _GENERATION and not trip.http
 
     # -- one attempt, and what is learnt from it ----------------------------------------------------------------------
 
@@ -222,7 +247,8 @@ class Relay:
             if not trial and self._reporter.well(local.name):
                 self._hold(trip, trip.blame, local)
                 return
-        local.failed(now_s, failure.kind, trial)
+        # who refuses this gateway is shut for it like one that is down; to the fleet it is not
+        local.failed(now_s, "http_5xx" if failure.unwelcome else failure.kind, trial)
         self._accused(trip, local, failure.kind)
 
     def _hold(self, trip: Trip, blame: Blame, local: LocalEndpoint) -> None:
@@ -280,6 +306,15 @@ class Relay:
         else:
             transport.abort()
         return response
+
+
+def api_of(picker: Picker) -> Api:
+    """The API of a service: all its endpoints have the same."""
+    return next((endpoint.api for endpoint in picker.endpoints.values()), "openai")
+
+
+def _not_allowed(method: str, allowed: str) -> Refusal:
+    return Refusal(405, "method_not_allowed", f"{method} is not served.", headers={"Allow": allowed})
 
 
 def _hung_up(trip: Trip) -> web.StreamResponse:

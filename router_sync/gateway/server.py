@@ -6,8 +6,10 @@ import asyncio
 import gc
 import random
 import signal
+import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import Final
 
 import aiohttp
@@ -16,18 +18,20 @@ from aiohttp import web
 
 from router_sync.client import FileSource, Follower, KafkaSource, Shelf, Source
 from router_sync.client.source import hush_kafka
-from router_sync.gateway.access import load_access, may_use
+from router_sync.gateway.access import may_use
+from router_sync.gateway.address import is_http
 from router_sync.gateway.config import GatewayConfig
-from router_sync.gateway.doorway import Doorway
+from router_sync.gateway.doorway import Doorway, Site
 from router_sync.gateway.exchange import Exchange
 from router_sync.gateway.following import Following
+from router_sync.gateway.handshake import Complaints
 from router_sync.gateway.kept import kept
 from router_sync.gateway.probe import Prober
 from router_sync.gateway.refusal import HEADERS, Refusal
-from router_sync.gateway.relay import Relay
+from router_sync.gateway.relay import Relay, api_of
 from router_sync.gateway.report import Reporter
 from router_sync.gateway.sink import KafkaSink, Sink
-from router_sync.keys import load_trust
+from router_sync.gateway.trusted import Trusted
 from streams import signals
 from streams.contract.errors import Missing
 from streams.runtime import clock
@@ -38,6 +42,7 @@ _FLUSH_S: Final = 5.0
 _GC_EVERY: Final = 25_000
 """Objects more than before, not 700: some hundred requests' worth."""
 _READS: Final = frozenset({"GET", "HEAD"})
+_NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 Page = Callable[[], web.Response]
 
@@ -45,7 +50,8 @@ Page = Callable[[], web.Response]
 class Gateway:
     """`await start()`, then `port` holds the real number; `await stop()` drains and leaves nothing behind.
 
-    `sink` and `source` default to Kafka's; a test hands in a `ListSink` and whatever yields tables.
+    `sink` and `source` default to Kafka's; a test hands in a `ListSink` and whatever yields tables. `environ` has the
+    credentials that the config refers to. Raises BadSetting for a file, key or credential that cannot be used.
     """
 
     def __init__(
@@ -56,19 +62,20 @@ class Gateway:
         sink: Sink | None = None,
         rng: random.Random | None = None,
         now_s: Callable[[], float] = clock.now_s,
+        environ: Mapping[str, str] = _NOTHING,
     ) -> None:
         self.config = config
         self.port = self.admin_port = 0
-        self.sink = sink or KafkaSink(config.bootstrap_servers, config.prefix, config.name, queue=config.queue_reports)
+        self.sink = sink or KafkaSink(config.at, config.prefix, config.name, queue=config.queue_reports)
         self._rng = rng or random.Random()
-        self._access = load_access(config.keys, anonymous=config.anonymous)
+        self._trusted = Trusted(config, environ, now_s)
         self._now_s = now_s
         self._shelf = Shelf(config.state_dir / "tables")
         self.following = Following(
             config.name,
             config.origin,
             source or _source(config),
-            Follower(load_trust(*config.trust), self._shelf),
+            Follower(self._trusted.routers, self._shelf),
             self.sink,
             rng=self._rng,
             now_s=now_s,
@@ -85,14 +92,18 @@ class Gateway:
         self._session = _session(config)
         self.reporter = Reporter(self.sink, config.name, config.origin, int(self._now_s() * 1000), self._now_s)
         services = self.following.pickers
-        exchange = Exchange(self._session, config.limits, config.deadlines)
+        complaints, upstreams = Complaints(), self._trusted.upstreams
+        exchange = Exchange(self._session, config.limits, config.deadlines, upstreams, complaints)
         self._prober = Prober(
-            config.probing, self._session, services.items, self.reporter, self._rng, exchange.evacuate
-        )
-        self.relay = Relay(config, services, self._access, exchange, self.reporter, self._prober)
+            config.probing, self._session, services.items, self.reporter, self._rng, upstreams, complaints,
+            exchange.evacuate,
+        )  # fmt: skip
+        self.relay = Relay(config, services, self._trusted.access, exchange, self.reporter, self._prober)
         self.following.restore()
         try:
-            self.port = await self._listen(self._callers(), config.port, reuse_port=config.reuse_port)
+            self.port = await self._listen(
+                self._callers(), config.port, reuse_port=config.reuse_port, tls=self._trusted.tls
+            )
             if config.admin_port is not None:
                 self.admin_port = await self._listen(_showing(self._pages()), config.admin_port)
         except OSError:
@@ -104,11 +115,14 @@ class Gateway:
             "probing": self._prober.run,
             "reporting": self._report,
             "telling": self._tell,
+            "watching": self._trusted.watch.run,
+            "comparing": self._compare,
+            "issuer": self._trusted.fetch,
         }
         self._tasks = [asyncio.create_task(kept(name, loop), name=name) for name, loop in loops.items()]
         signals.event(
             "gateway_listens", gateway=config.name, host=config.host, port=self.port, origin=config.origin,
-            admin_port=self.admin_port or None,
+            admin_port=self.admin_port or None, tls=config.tls is not None,
         )  # fmt: skip
 
     async def stop(self) -> None:
@@ -129,12 +143,18 @@ class Gateway:
             dropped=sum(self.sink.dropped.values()),
         )  # fmt: skip
 
-    async def _listen(self, handle: Handler, port: int, *, reuse_port: bool = False) -> int:
-        server = Doorway(_answering(handle), self.config.limits)
-        runner = web.ServerRunner(server, shutdown_timeout=self.config.drain_s)
+    async def _listen(
+        self, handle: Handler, port: int, *, reuse_port: bool = False, tls: ssl.SSLContext | None = None
+    ) -> int:
+        limits = self.config.limits
+        runner = web.ServerRunner(Doorway(_answering(handle), limits), shutdown_timeout=self.config.drain_s)
         await runner.setup()
         self._runners.append(runner)
-        await web.TCPSite(runner, self.config.host, port, reuse_port=reuse_port or None, backlog=1024).start()
+        site = Site(
+            runner, self.config.host, port, reuse_port=reuse_port or None, backlog=1024, ssl_context=tls,
+            handshake_s=limits.header_s,
+        )  # fmt: skip
+        await site.start()
         return int(runner.addresses[0][1])
 
     # -- what is asked ------------------------------------------------------------------------------------------------
@@ -146,6 +166,8 @@ class Gateway:
 
         async def handle(request: web.BaseRequest) -> web.StreamResponse:
             path = request.path
+            if is_http(request):
+                return await self.relay.handle_http(request)
             if not path.startswith("/v1/"):
                 return await others(request)
             if path.startswith("/v1/models/") or path == "/v1/models":
@@ -163,7 +185,7 @@ class Gateway:
     def _readyz(self) -> web.Response:
         """Ready with at least one table that has routes from here; an expired one still serves, and says so."""
         tables = self.following.ages()
-        why = "it is about to end" if self.draining else self.following.why_not()
+        why = "it is about to end" if self.draining else self.following.why_not() or self._trusted.why_not()
         return _json(
             200 if why is None else 503,
             {
@@ -189,13 +211,14 @@ class Gateway:
 
     def _models(self, request: web.BaseRequest) -> web.Response:
         """The services this caller may use from here, as OpenAI lists models."""
-        caller, origin = self._access.who(request.headers), self.config.origin
+        caller, origin = self._trusted.access.who(request.headers), self.config.origin
         if request.method not in _READS:
             raise Refusal(405, "method_not_allowed", f"{request.method} is not served.", headers={"Allow": "GET, HEAD"})
         models = [
             {"id": service, "object": "model", "created": int(picker.table.issued_at_s), "owned_by": "tradewind"}
             for service, picker in sorted(self.following.pickers.items())
-            if may_use(caller, picker.table.default_class, partial(picker.serves, origin))
+            if api_of(picker) == "openai"
+            and may_use(caller, picker.table.default_class, partial(picker.serves, origin))
         ]
         if request.path.rstrip("/") == "/v1/models":
             return _json(200, {"object": "list", "data": models})
@@ -212,6 +235,15 @@ class Gateway:
             await asyncio.sleep(self.config.report_every_s)
             self.reporter.flush()
 
+    async def _compare(self, after_s: float = 10.0) -> None:
+        """Say so when, by then, there are upstreams by names that no table knows: nobody gets their credentials."""
+        await asyncio.sleep(after_s)
+        ends = [local for picker in self.following.pickers.values() for local in picker.endpoints.values()]
+        if ends and (unused := self._trusted.upstreams.unused(ends)):
+            known = ", ".join(sorted({local.name for local in ends}))[:500]
+            remedy = f"name an endpoint or a provider of the fleet; its endpoints are {known}"
+            signals.event("upstreams_unused", "warning", upstreams=unused, remedy=remedy)
+
     async def _tell(self) -> None:
         while True:
             await asyncio.sleep(self.config.status_every_s)
@@ -221,7 +253,7 @@ class Gateway:
 def _source(config: GatewayConfig) -> Source:
     if config.table_file is not None:
         return FileSource(config.table_file)
-    return KafkaSource(config.bootstrap_servers, config.prefix, client_id=config.name)
+    return KafkaSource(config.at, config.prefix, client_id=config.name)
 
 
 def _session(config: GatewayConfig) -> aiohttp.ClientSession:
@@ -244,7 +276,8 @@ def _showing(pages: Mapping[str, Page]) -> Handler:
         page = pages.get(request.path)
         if page is not None and request.method in _READS:
             return page()
-        raise Refusal(404, "unknown_path", f"There is nothing at {request.path[:200]!r}; the API is below /v1.")
+        says = f"There is nothing at {request.path[:200]!r}; the API is below /v1, HTTP services below /services/NAME/."
+        raise Refusal(404, "unknown_path", says)
 
     return show
 
@@ -256,7 +289,7 @@ def _answering(handle: Handler) -> Handler:
         try:
             return await handle(request)
         except Refusal as refusal:
-            return refusal.response(close=refusal.status in (408, 413) or refusal.code == "unreadable_body")
+            return refusal.response(close=refusal.status in (408, 413, 414) or refusal.code == "unreadable_body")
         except Exception as error:  # noqa: BLE001 - a mistake of ours must not end as a bare 500 of the library
             signals.event("gateway_mistake", "error", path=request.path[:200], error=repr(error))
             return Refusal(500, "internal_error", "The gateway made a mistake; it is logged.").response()
@@ -268,10 +301,15 @@ def _json(status: int, said: object) -> web.Response:
     return web.Response(status=status, body=msgspec.json.encode(said), headers=HEADERS)
 
 
-async def serve(config: GatewayConfig, *, started: Callable[[Gateway], None] | None = None) -> None:
+async def serve(
+    config: GatewayConfig,
+    *,
+    started: Callable[[Gateway], None] | None = None,
+    environ: Mapping[str, str] = _NOTHING,
+) -> None:
     """Run a gateway until SIGTERM or SIGINT, then drain. `started` is told once it listens."""
     hush_kafka()
-    gateway, ended = Gateway(config), asyncio.Event()
+    gateway, ended = Gateway(config, environ=environ), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
@@ -290,7 +328,17 @@ async def serve(config: GatewayConfig, *, started: Callable[[Gateway], None] | N
 
 def run(config: GatewayConfig) -> None:
     """`serve` in an event loop and a process of its own: what a command line calls."""
-    asyncio.run(serve(config, started=_settle))
+    from streams.settings import environment  # slow to import, and a gateway that is a part of a program needs none
+
+    asyncio.run(serve(config, started=_settle, environ=environment()))
+
+
+def examine(config: GatewayConfig, environ: Mapping[str, str]) -> None:
+    """Nothing when a gateway could start with it: all files, keys and credentials it refers to can be used.
+
+    Raises BadSetting, or whatever `Gateway` would. Nothing is listened on, and nobody is asked.
+    """
+    Trusted(config, environ, clock.now_s)
 
 
 def _settle(_: Gateway) -> None:

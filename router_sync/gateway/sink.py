@@ -21,8 +21,10 @@ from aiokafka.errors import BrokerResponseError, KafkaError, KafkaTimeoutError, 
 
 from router_sync.gateway.kept import kept
 from streams import signals
+from streams.contract.errors import Stop
 from streams.contract.topics import TOPIC_OF
-from streams.runtime import cloudevents
+from streams.runtime import cloudevents, preflight
+from streams.runtime.access import Access, client_options, resolved
 
 _encode: Final = msgspec.json.Encoder().encode
 _LONGEST_WAIT_S: Final = 1.0
@@ -65,14 +67,15 @@ class _Report(NamedTuple):
 
 
 class KafkaSink:
-    """Reports to `bootstrap_servers`. `source` names this gateway in the headers; `queue` bounds each lane.
+    """Reports to `kafka`, HOST:PORT where that is all. `source` names this gateway in the headers; `queue` bounds each
+    lane.
 
-    `producer` makes producers, from aiokafka's arguments.
+    `producer` makes producers, from aiokafka's arguments. Raises BadSetting when a file `kafka` names is of no use.
     """
 
     def __init__(
         self,
-        bootstrap_servers: str,
+        kafka: Access | str,
         prefix: str,
         source: str,
         *,
@@ -81,8 +84,12 @@ class KafkaSink:
     ) -> None:
         self.dropped: dict[str, int] = {}
         self._prefix, self._source, self._number = prefix, source, 0
-        self._soon = _Lane(self, bootstrap_servers, source, 0, queue, producer)
-        self._batch = _Lane(self, bootstrap_servers, source, 5, queue, producer)
+        self.told = preflight.Seldom(60.0)
+        """What both lanes have said of one broker."""
+        access = resolved(kafka)
+        client_options(access)  # what cannot be used is told at once
+        self._soon = _Lane(self, access, source, 0, queue, producer)
+        self._batch = _Lane(self, access, source, 5, queue, producer)
 
     def emit(self, record: msgspec.Struct, now_s: float, *, urgent: bool = False) -> None:
         topic = TOPIC_OF[type(record)]
@@ -114,9 +121,9 @@ class _Lane:
     """A bounded queue and the producer that empties it."""
 
     def __init__(
-        self, sink: KafkaSink, servers: str, source: str, linger_ms: int, queue: int, producer: Callable[..., Any]
+        self, sink: KafkaSink, access: Access, source: str, linger_ms: int, queue: int, producer: Callable[..., Any]
     ) -> None:
-        self._sink, self._servers, self._client, self._linger_ms = sink, servers, source, linger_ms
+        self._sink, self._access, self._client, self._linger_ms = sink, access, source, linger_ms
         self._make = producer
         self._queue: deque[_Report] = deque()
         self._limit = queue
@@ -168,12 +175,15 @@ class _Lane:
     async def _connected(self) -> Any:
         wait_s = 0.2
         while not (self._closing and not self._queue):
-            producer = self._producer()
+            producer: Any = None
             try:
+                producer = self._producer()
                 await producer.start()
-            except (KafkaError, OSError, TimeoutError) as error:
+            except (KafkaError, OSError, TimeoutError, Stop) as error:
                 signals.event("broker_away", "debug", reason=repr(error))
-                await producer.stop()
+                if producer is not None:
+                    await producer.stop()
+                await self._say_if_refused(error)
             except asyncio.CancelledError:
                 await producer.stop()
                 raise
@@ -183,9 +193,15 @@ class _Lane:
             wait_s = min(_LONGEST_WAIT_S, wait_s * 2)
         return None
 
+    async def _say_if_refused(self, error: Exception) -> None:
+        """Once a minute: a broker that is away comes back by itself, a name that is refused needs a human."""
+        why = str(error) if isinstance(error, Stop) else await preflight.because(self._access)
+        if why is not None and self._sink.told.passes(why):
+            signals.event("reports_refused", "warning", reason=why)
+
     def _producer(self) -> Any:
         return self._make(
-            bootstrap_servers=self._servers,
+            **client_options(self._access),
             client_id=self._client,
             acks=1,
             linger_ms=self._linger_ms,
@@ -205,7 +221,7 @@ class _Lane:
             await self._not_sent(report, error)
             return
         self._leaves(report)
-        sent.add_done_callback(lambda done: self._done(done, report.topic))
+        sent.add_done_callback(lambda done: self._done(done, report))
 
     async def _not_sent(self, report: _Report, error: Exception) -> None:
         if _passes(error):
@@ -213,10 +229,8 @@ class _Lane:
             await asyncio.sleep(_AGAIN_S)
             return
         if not isinstance(error, KafkaError) or isinstance(error, BrokerResponseError):  # too large, no such topic ...
-            self._sink.drop(report.topic)
             self._leaves(report)
-            if (count := self._sink.dropped[report.topic]).bit_count() == 1:  # 1, 2, 4, 8 …
-                signals.event("report_dropped", "warning", topic=report.topic, reason=repr(error), count=count)
+            self._dropped(report, error)
         if not isinstance(error, BrokerResponseError):
             raise _Spoilt(repr(error))
 
@@ -224,9 +238,17 @@ class _Lane:
         if self._queue and self._queue[0] is report:  # a full queue may have dropped it meanwhile
             self._queue.popleft()
 
-    def _done(self, done: asyncio.Future[Any], topic: str) -> None:
-        if done.cancelled() or done.exception() is not None:
-            self._sink.drop(topic)
+    def _dropped(self, report: _Report, error: BaseException) -> None:
+        self._sink.drop(report.topic)
+        if (count := self._sink.dropped[report.topic]).bit_count() == 1:  # 1, 2, 4, 8 …
+            reason = preflight.words(self._access, error, "WRITE", report.full)
+            signals.event("report_dropped", "warning", topic=report.topic, reason=reason, count=count)
+
+    def _done(self, done: asyncio.Future[Any], report: _Report) -> None:
+        if done.cancelled():
+            self._sink.drop(report.topic)
+        elif (error := done.exception()) is not None:
+            self._dropped(report, error)
 
 
 async def _given_up(producer: Any) -> None:

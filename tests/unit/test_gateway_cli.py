@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from multidict import CIMultiDict, CIMultiDictProxy
 from typer.testing import CliRunner
 
-from router_sync.keys import load_trust, public_path
+from router_sync.gateway.access import load_access
+from router_sync.keys import load_or_make, load_trust, public_path
 from streams.contract.errors import BadSetting
 from tradewind.cli import app
 from tradewind.cli.roles import gateway_config
@@ -124,3 +126,48 @@ def test_the_gateway_of_a_command_line_is_the_gateway_that_runs(
     (config,) = ran
     assert (config.origin, config.port, config.admin_port, config.name) == ("europe", 0, 9001, "gateway-1")
     assert not config.anonymous
+
+
+def test_check_says_whether_a_gateway_could_start_and_starts_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load_or_make(tmp_path / "router.key")
+    monkeypatch.setattr("streams.signals.log_to", lambda *_: None)
+    said: dict[str, Any] = {
+        "origin": "europe", "trust": [str(tmp_path / "router.key.pub")], "anonymous": True,
+        "upstreams": {"a": {"credential": {"env": "TRY_THIS_KEY"}}},
+    }  # fmt: skip
+    asked = ["gateway", "--config", str(written(tmp_path, json.dumps(said))), "--check"]
+    result = CliRunner().invoke(app, asked)
+    assert isinstance(result.exception, BadSetting)
+    assert result.exception.field == "upstreams.a.credential.env"
+    monkeypatch.setenv("TRY_THIS_KEY", "sk-1")
+    result = CliRunner().invoke(app, asked)
+    assert result.exit_code == 0, result.output
+    assert "could start" in result.stderr
+    assert "sk-1" not in result.output
+
+
+def test_a_key_is_shown_once_and_its_entry_lets_it_in(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["keys", "make", "--tenant", "acme", "--class", "chat", "--class", "batch"])
+    assert result.exit_code == 0
+    (key,) = [line.strip() for line in result.stderr.splitlines() if line.strip().startswith("tw-")]
+    assert key not in result.stdout
+    file = tmp_path / "keys.yaml"
+    file.write_text(f"keys:\n{result.stdout}")
+    who = load_access(file, anonymous=False).who(CIMultiDictProxy(CIMultiDict({"Authorization": f"Bearer {key}"})))
+    assert (who.tenant, who.classes) == ("acme", ("chat", "batch"))
+    hashed = CliRunner().invoke(app, ["keys", "hash"], input=f"{key}\n")
+    assert hashed.stdout.strip() in result.stdout
+    told = json.loads(CliRunner().invoke(app, ["keys", "make", "--tenant", "acme", "--json"]).stdout)
+    assert told["classes"] == []
+    assert told["key"] not in told["entry"]
+
+
+@pytest.mark.parametrize(
+    ("words", "given"), [(["make", "--tenant", "a b"], ""), (["hash"], " "), (["hash"], "two keys")]
+)
+def test_what_is_no_key_or_no_name_is_refused(words: list[str], given: str) -> None:
+    result = CliRunner().invoke(app, ["keys", *words], input=given)
+    assert isinstance(result.exception, BadSetting)
+    assert not result.stdout

@@ -1,0 +1,91 @@
+"""One request on its way through, and how an attempt at an endpoint may end."""
+
+from __future__ import annotations
+
+import asyncio
+
+from aiohttp import web
+from multidict import CIMultiDict
+
+from router_sync.client import Pick
+from router_sync.gateway.ask import Ask
+from router_sync.gateway.blame import Blame
+from router_sync.gateway.events import UNKNOWN, Tokens
+from router_sync.gateway.resume import Journal
+from streams.contract.records import ErrorKind
+
+
+class Failed(Exception):
+    """This attempt failed. `retry_after` as a throttling endpoint said.
+
+    `unwelcome`: the endpoint refuses this gateway, not the caller; nobody else should be sent there for a while.
+    """
+
+    def __init__(self, kind: ErrorKind, why: str, retry_after: str | None = None, *, unwelcome: bool = False) -> None:
+        super().__init__(why)
+        self.kind, self.why, self.retry_after, self.unwelcome = kind, why, retry_after, unwelcome
+
+
+class CallerGone(Exception):
+    """The caller hung up, or takes nothing any more."""
+
+
+class Trip:
+    """One request on its way through: what was asked, what was tried, what was sent."""
+
+    __slots__ = (
+        "ask", "blame", "class_", "headers", "journal", "method", "path", "query", "request", "response", "service",
+        "streams", "table", "tried", "until_s",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        request: web.BaseRequest,
+        ask: Ask,
+        class_: str,
+        table: str,
+        headers: CIMultiDict[str],
+        path: str,
+        until_s: float,
+    ) -> None:
+        self.request, self.ask, self.class_, self.headers, self.until_s = request, ask, class_, headers, until_s
+        # as it came: decoded, a %26 would part it anew and a %0d%0a would end the line
+        self.method, self.path, self.query = request.method, path, request.rel_url.raw_query_string
+        self.service, self.table = ask.model, table
+        self.tried: list[str] = []
+        self.blame: Blame | None = None
+        """Set when an endpoint has answered 5xx."""
+        self.response: web.StreamResponse | None = None
+        """Set when something has been sent to the caller."""
+        self.streams = False
+        """The response is a stream of events."""
+        self.journal: Journal | None = None
+        """What has gone out, where an answer that breaks off can go on elsewhere."""
+
+    @property
+    def http(self) -> bool:
+        """A plain HTTP service: its paths and bodies mean nothing to us."""
+        return self.ask.api == "http"
+
+    def stamp(self, pick: Pick, headers: CIMultiDict[str]) -> None:
+        """Say in `headers` who served."""
+        headers["x-tradewind-endpoint"] = pick.endpoint.name
+        headers["x-tradewind-region"] = pick.endpoint.region
+        headers["x-tradewind-table"] = self.table
+        headers["x-tradewind-attempts"] = str(len(self.tried))
+        headers["Server"] = "tradewind"
+        if pick.endpoint.model and not self.http:
+            headers["x-tradewind-model"] = pick.endpoint.model
+
+
+class Seen:
+    """What one attempt saw."""
+
+    __slots__ = ("bytes_out", "first_s", "sending", "tokens", "waiting")
+
+    def __init__(self) -> None:
+        self.first_s: float | None = None
+        self.sending = False
+        self.bytes_out = 0
+        self.tokens: Tokens = UNKNOWN
+        self.waiting: set[asyncio.Timeout] = set()
