@@ -10,8 +10,9 @@ import numpy as np
 
 from router_sync.ladder import Standing
 from router_sync.layout import Floats
-from router_sync.table import Draft, moves
-from streams.contract.records import Candidate, Considered, Exclusion, Route, RoutingTable
+from router_sync.orders import words
+from router_sync.table import DRAINED, Draft, moves
+from streams.contract.records import Candidate, Considered, Exclusion, Order, Route, RoutingTable
 
 ROUTES: Final = 3
 """Named in a reason; the others are counted."""
@@ -19,21 +20,28 @@ CANDIDATES: Final = 8
 EXCLUDED: Final = 8
 
 
-def explain_change(old: RoutingTable | None, new: RoutingTable, standings: Mapping[str, Standing]) -> str:
+def explain_change(
+    old: RoutingTable | None,
+    new: RoutingTable,
+    standings: Mapping[str, Standing],
+    orders: Mapping[str, Order] | None = None,
+) -> str:
     """Why `new` differs from `old`, as one line.
 
     "eu-west-a down: 5 connect errors in a row; interactive@eu: eu-west 100 % -> us-east 62 %, ap-south 38 %"
     """
     if old is None:
         return "first table"
-    parts = list(_states(old, new, standings))
+    parts = list(_states(old, new, standings, orders or {}))
     if old.fleet_version != new.fleet_version:
         parts.insert(0, f"fleet version {new.fleet_version}")
     parts.extend(_shifts(old, new))
     return "; ".join(parts)[:2000] or "unchanged"
 
 
-def _states(old: RoutingTable, new: RoutingTable, standings: Mapping[str, Standing]) -> Iterator[str]:
+def _states(
+    old: RoutingTable, new: RoutingTable, standings: Mapping[str, Standing], orders: Mapping[str, Order]
+) -> Iterator[str]:
     was = {e.name: e.state for e in old.endpoints}
     said: set[str] = set()
     for endpoint in new.endpoints:
@@ -41,13 +49,27 @@ def _states(old: RoutingTable, new: RoutingTable, standings: Mapping[str, Standi
         if before == endpoint.state:
             continue
         standing = standings.get(endpoint.name, Standing())
-        if endpoint.state != "down":
+        if endpoint.state == "drain" and endpoint.name in orders:
+            yield words(endpoint.name, orders[endpoint.name])
+        elif endpoint.state != "down":
             yield f"{endpoint.name} is {'back' if endpoint.state == 'ready' else 'drained'}"
         elif standing.reason not in said:
             # a region's fall is one reason, said once
             said.add(standing.reason)
             shared = standing.own != "down"
             yield standing.reason if shared else f"{endpoint.name} down: {standing.reason or 'no reason given'}"
+
+
+def unserved(draft: Draft, service: str, demand_rps: Floats) -> Iterator[str]:
+    """The routes of `service` to which orders leave nothing, with what they lose. `demand_rps` is [F].
+
+    "interactive@eu: every allowed endpoint is drained, 20 requests/s unserved"
+    """
+    for row in draft.plan.rows_of[service].tolist():
+        allowed = np.flatnonzero(draft.plan.may[row])
+        if allowed.size and all(draft.plan.names[column] in draft.orders for column in allowed):
+            flow = draft.plan.flows[row]
+            yield f"{flow.class_.name}@{flow.origin}: {DRAINED}, {demand_rps[row]:.3g} requests/s unserved"
 
 
 def _shifts(old: RoutingTable, new: RoutingTable) -> Iterator[str]:
@@ -114,5 +136,6 @@ def _excluded(draft: Draft, row: int) -> Iterator[Exclusion]:
     for column in closed[np.argsort(~plan.may[row, closed], kind="stable")][:EXCLUDED].tolist():
         name = plan.names[column]
         law = plan.law.why_not(flow.service, flow.class_.name, name)
-        standing = draft.standings.get(name, Standing())
-        yield Exclusion(endpoint=name, reason=(law or standing.reason or "no ready replica")[:2000])
+        order, standing = draft.orders.get(name), draft.standings.get(name, Standing())
+        ordered = words(name, order) if order is not None else ""
+        yield Exclusion(endpoint=name, reason=(law or ordered or standing.reason or "no ready replica")[:2000])

@@ -13,7 +13,7 @@ import difflib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
 import msgspec
@@ -28,6 +28,8 @@ from streams.contract.records import Endpoint, Fleet, Origin, RequestClass, Serv
 
 _PARTS: Final[dict[str, type[msgspec.Struct]]] = {"services": Service, "origins": Origin, "endpoints": Endpoint}
 _TOP: Final = ("fleet", "version", *_PARTS)
+ELSEWHERE: Final = ("settings", "gateway")
+"""Sections of the same file that others read: `tradewind.config`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,17 +42,28 @@ class Problem:
     remedy: str
 
     def __str__(self) -> str:
+        if self.value is None:
+            return f"{self.where}: {self.field} is missing. {self.remedy}"
         return f"{self.where}: {self.field} = {shown(self.value)} cannot be used. {self.remedy}"
+
+    def told(self) -> dict[str, object]:
+        """For programs: file, line (None where it is about the whole file), field, value, remedy."""
+        file, _, line = self.where.rpartition(":")
+        file, at = (file, int(line)) if line.isdecimal() else (self.where, None)
+        return {"file": file, "line": at, "field": self.field, "value": self.value, "remedy": self.remedy}
 
 
 class BadFleet(Stop):
     """A fleet file cannot be used; `problems` names everything that is wrong with it."""
 
     def __init__(self, path: str, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        if [problem.where for problem in problems] == [path]:  # about no line of it: it could not be read
+            super().__init__(f"{path} cannot be used ({problems[0].value})", problems[0].remedy)
+            return
         listed = "\n".join(f"  {problem}" for problem in problems).rstrip(".")
         found = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         super().__init__(f"{path} has {found}:\n{listed}", "\nCorrect the file and start again.")
-        self.problems = tuple(problems)
 
 
 def load(path: Path | str) -> Fleet:
@@ -69,11 +82,24 @@ def load(path: Path | str) -> Fleet:
 
 def parse(text: str, name: str = "tradewind.yaml") -> Fleet:
     """The fleet in `text`; `name` is what problems call the file. Raises BadFleet with every problem found."""
-    reader = _Reader(name)
-    fleet = reader.read(_tree(text, name))
+    fleet, problems, _ = read(tree_of(text, name), name)
     if fleet is None:
-        raise BadFleet(name, reader.problems)
+        raise BadFleet(name, problems)
     return fleet
+
+
+class Reading(NamedTuple):
+    """What a file says: the fleet, None when there are problems; `lines`: path of a field to its line."""
+
+    fleet: Fleet | None
+    problems: list[Problem]
+    lines: dict[str, int]
+
+
+def read(tree: CommentedMap, name: str) -> Reading:
+    """The fleet sections of `tree`, as of `tree_of`, with all that is wrong with them."""
+    reader = _Reader(name)
+    return Reading(reader.read(tree), reader.problems, reader.lines)
 
 
 def with_version(fleet: Fleet, version: int) -> Fleet:
@@ -81,19 +107,32 @@ def with_version(fleet: Fleet, version: int) -> Fleet:
     return msgspec.structs.replace(fleet, version=version)
 
 
-def _tree(text: str, name: str) -> CommentedMap:
+def tree_of(text: str, name: str) -> CommentedMap:
+    """`text` as a mapping that knows its lines. Raises BadFleet when it is none."""
     try:
         tree = YAML(typ="rt").load(text)
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        said = (error.problem or "not YAML").strip().splitlines()[0]
-        raise BadFleet(name, [Problem(f"{name}:{line}", "YAML", said, "Correct the syntax.")]) from None
+        said = (error.problem or "not YAML").strip().splitlines()[0].partition(" with value ")[0]  # it may be a secret
+        raise BadFleet(name, [Problem(f"{name}:{line}", "YAML", said, _syntax(said, text, line))]) from None
     except (YAMLError, ValueError) as error:
         raise BadFleet(name, [Problem(name, "YAML", str(error), "Correct the syntax.")]) from None
     if not isinstance(tree, CommentedMap):
         remedy = f"Begin with {', '.join(_TOP)}, as in examples/tradewind.yaml."
         raise BadFleet(name, [Problem(f"{name}:1", "file", tree, remedy)])
     return tree
+
+
+def _syntax(said: str, text: str, line: int) -> str:
+    """What would make YAML of it: common slips by name."""
+    lines = text.splitlines()
+    if "\\t" in said or (line <= len(lines) and "\t" in lines[line - 1]):
+        return "Indent with blanks: YAML takes no tabs there."
+    if "duplicate key" in said:
+        return "Name each field once: leave one of the two."
+    if "mapping values are not allowed" in said:
+        return "Quote a text that holds a colon, and begin the lines of one mapping below each other."
+    return "Correct the syntax: check indentation, quotes and brackets up to this line."
 
 
 @dataclass(slots=True)
@@ -105,7 +144,7 @@ class _Reader:
     lines: dict[str, int] = field(default_factory=dict)
 
     def read(self, tree: CommentedMap) -> Fleet | None:
-        self._known(tree, "", _TOP)
+        self._known(tree, "", (*_TOP, *ELSEWHERE))
         parts = {part: self._items(tree, part, kind) for part, kind in _PARTS.items()}
         named = {
             key: self._value(tree, "", info)
@@ -156,7 +195,7 @@ class _Reader:
             if key not in fields:
                 close = difflib.get_close_matches(str(key), fields, 1)
                 meant = f"Did you mean {close[0]}?" if close else f"Known are {', '.join(fields)}."
-                self._wrong(at, _plain(item[key]), meant)
+                self._wrong(at, plain(item[key]), meant)
 
     def _value(self, item: CommentedMap, path: str, info: msgspec.structs.FieldInfo) -> Any:
         at = f"{path}.{info.encode_name}" if path else info.encode_name
@@ -166,10 +205,9 @@ class _Reader:
             made = [self._item(c, f"{at}[{n}]", RequestClass, lines[n][0] + 1) for n, c in enumerate(given)]
             return tuple(c for c in made if c is not None)
         try:
-            value = msgspec.convert(_plain(given), info.type)
+            value = msgspec.convert(plain(given), info.type)
         except msgspec.ValidationError as error:
-            said = str(error).replace(" - at `$", " at `").replace("`", "")
-            self._wrong(at, _plain(given), f"{said}.")
+            self._wrong(at, plain(given), told(info.name, plain(given), error))
             return None
         for wrong, remedy in _unfit(info.name, value):
             self._wrong(at, wrong, remedy)
@@ -186,16 +224,17 @@ def _required(kind: type[msgspec.Struct]) -> list[str]:
 
 def _expects(info: msgspec.structs.FieldInfo) -> str:
     units = {"ms": "milliseconds", "rps": "requests per second", "h": "US dollars per hour"}
-    several = info.name in ("services", "classes")
-    return units.get(info.name.rsplit("_", 1)[-1], "a list" if several else "a text")
+    words = {"services": "a list", "classes": "a list", "jurisdiction": "a country code like DE", "url": "an address"}
+    words |= dict.fromkeys(("name", "provider", "region", "zone"), "a name")
+    return words.get(info.name) or units.get(info.name.rsplit("_", 1)[-1], "a text")
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """ruamel's annotated values as plain ones."""
     if isinstance(value, dict):
-        return {str(key): _plain(inner) for key, inner in value.items()}
+        return {str(key): plain(inner) for key, inner in value.items()}
     if isinstance(value, list):
-        return [_plain(inner) for inner in value]
+        return [plain(inner) for inner in value]
     for kind in (bool, int, float, str):
         if isinstance(value, kind):
             return kind(value)
@@ -210,6 +249,33 @@ def _unfit(name: str, value: Any) -> Iterator[tuple[object, str]]:
             yield code, f"Use an ISO 3166-1 alpha-2 country code.{meant.get(code, '')}"
     if name == "url" and not _reachable(value):
         yield value, "Write http(s)://host:port, without user, query or fragment."
+
+
+_ASKED: Final[dict[str, str]] = {
+    "jurisdiction": "Use an ISO 3166-1 alpha-2 country code in capitals, like DE.",
+    "jurisdictions": "List ISO 3166-1 alpha-2 country codes in capitals, like [DE, FR].",
+    "url": "Write http(s)://host:port, without user, query or fragment.",
+}
+
+
+_KINDS: Final[dict[str, str]] = {
+    "float": "a number", "int": "a whole number", "str": "a text", "bool": "true or false", "array": "a list",
+    "object": "a mapping",
+}  # fmt: skip
+
+
+def told(name: str, value: object, error: msgspec.ValidationError) -> str:
+    """What would be right for the field `name`, in words, where `value` was refused with `error`."""
+    if (asked := _ASKED.get(name)) is not None:
+        return asked
+    said = str(error).replace(" - at `$", " at `").replace("`", "")
+    if "regex" in said and isinstance(value, str):
+        return "Use letters, digits and _ . : / @ + - only, a letter or digit first."
+    for kind, asked in _KINDS.items():
+        said = said.replace(f"Expected {kind}", f"Write {asked}").partition(", got ")[0]
+    if value is None:
+        return f"{said}: put it behind the colon, or take the field away."
+    return f"{said}."
 
 
 def _reachable(url: str) -> bool:
@@ -267,6 +333,20 @@ def _of_endpoints(fleet: Fleet) -> Iterator[Misfit]:
         for service in endpoint.services:
             if service not in known:
                 yield f"endpoints[{n}].services", service, f"Name a service of this file: {', '.join(known)}."
+        for service in endpoint.models:
+            if service not in endpoint.services:
+                yield f"endpoints[{n}].models", service, f"Name one of its services: {', '.join(endpoint.services)}."
+    yield from _of_apis(fleet)
+
+
+def _of_apis(fleet: Fleet) -> Iterator[Misfit]:
+    """A service is asked for in one way, whoever serves it."""
+    api_of: dict[str, str] = {}
+    for n, endpoint in enumerate(fleet.endpoints):
+        for service in endpoint.services:
+            if (first := api_of.setdefault(service, endpoint.api)) != endpoint.api:
+                remedy = f"Another endpoint serves {service} as {first}: give all endpoints of a service the same api."
+                yield f"endpoints[{n}].api", endpoint.api, remedy
 
 
 def _of_law(fleet: Fleet) -> Iterator[Misfit]:

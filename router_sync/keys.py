@@ -1,6 +1,7 @@
 """Keys on disk: a private key for the router, made on first use; trust files for gateways.
 
-A trust file holds one public key per line, `kid base64 # comment`. During a change of keys it holds two: first add
+A trust file holds one public key per line, `kid base64 # comment`. The comment that we write
+names the format. During a change of keys it holds two: first add
 the new key everywhere, then let the router sign with both, then with the new one, then take the old one away.
 """
 
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,8 +25,12 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from router_sync.sign import Signer, Trust, kid_of
+from streams.contract import formats
 from streams.contract.errors import BadSetting
 
+TRUST_FORMAT: Final = 1
+_COMMENT: Final = f"tradewind router, trust file format {TRUST_FORMAT}"
+_FORMAT: Final = re.compile(r"#.*\btrust file format (\d{1,9})\b")
 _OTHERS: Final = 0o077
 
 
@@ -95,8 +101,9 @@ def _load(path: Path) -> Signer:
 
 def _publish(path: Path, signer: Signer) -> None:
     """The public half beside the private one, written only when it differs (the folder may be read-only)."""
-    public, text = public_path(path), trust_line(signer.public, "tradewind router") + "\n"
-    if public.exists() and public.read_text("utf-8") == text:
+    public, text = public_path(path), trust_line(signer.public, _COMMENT) + "\n"
+    unnumbered = trust_line(signer.public, "tradewind router") + "\n"
+    if public.exists() and public.read_text("utf-8") in (text, unnumbered):
         return
     draft = _draft(public, text.encode())
     draft.chmod(0o644)
@@ -115,11 +122,13 @@ def _draft(path: Path, content: bytes) -> Path:
 
 def _trusted(path: Path) -> Iterator[tuple[str, Ed25519PublicKey]]:
     try:
-        lines = path.read_text("utf-8").splitlines()
+        text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         remedy = "Copy the router's public key (its .pub file) here."
         raise BadSetting(str(path), "trust file", str(error), remedy) from None
-    for number, line in enumerate(lines, 1):
+    for said in _FORMAT.findall(text):  # several: such files may be put one behind the other
+        formats.require(path, int(said), TRUST_FORMAT, "Update Tradewind here before you give it keys of this file.")
+    for number, line in enumerate(text.splitlines(), 1):
         if words := line.partition("#")[0].split():
             yield _key(f"{path}:{number}", words)
 

@@ -1,22 +1,23 @@
 """What is the case now: who may and can be used, at what price. Made from what was heard, before each view.
 
-Allowed (law) ─► usable (health, fail open to the least bad) ─► preferred (scores) ─► the problem to share out.
+Allowed (law) ─► usable (orders; health, fail open to the least bad) ─► preferred (scores) ─► the problem to share out.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
 
 from router_sync.heard import HeardHealth
-from router_sync.ladder import Standing, ladder
+from router_sync.ladder import UNHEARD, Standing, ladder
 from router_sync.layout import Bools, Floats, Layout
 from router_sync.problem import LEAST_RPS, Problem
 from router_sync.score import Scores, scores
+from streams.contract.records import Order
 
 DEGRADED: Final = 0.5
 """Of its capacity is left to an endpoint that fails now and then."""
@@ -37,10 +38,12 @@ class Situation:
     plan: Layout
     standings: dict[str, Standing]
     gone: frozenset[str]
-    """Endpoints that are down."""
+    """Endpoints that are down or drained."""
     scores: Scores
     p95_ms: Floats
     problem: Problem
+    orders: Mapping[str, Order] = field(default_factory=dict)
+    """Endpoint to the order that drains it now."""
 
     @property
     def usable(self) -> Bools:
@@ -57,18 +60,21 @@ def situation(
     usd_per_s: float,
     now_s: float,
     used_s: Floats | None = None,
+    orders: Mapping[str, Order] | None = None,
 ) -> Situation:
     """The situation at `now_s`.
 
-    `shares` are those in force, `back_since_s` says who came back and when, `used_s` [F, E] who used what when.
+    `shares` are those in force, `back_since_s` says who came back and when, `used_s` [F, E] who used what when;
+    `orders`: endpoint to the order that drains it now.
     """
+    orders = orders or {}
     if used_s is None:
         used_s = used(plan, shares, demand_rps, None, now_s)
-    standings = ladder(plan.fleet.endpoints, health.standings(now_s))
+    standings = _standings(plan, health, orders, now_s)
     rps = np.maximum(demand_rps, LEAST_RPS)
     p95_ms = _inside_ms(plan, health.p95_ms(plan), used_s >= now_s - MEASURED_S)
     priced = scores(plan, p95_ms, usd_per_s)
-    usable = _usable(plan, standings)
+    usable = _usable(plan, standings, orders)
     problem = Problem(
         demand_rps=rps,
         cost_usd=priced.total_usd,
@@ -80,8 +86,16 @@ def situation(
         kin=plan.kin,
         held=shares,
     )
-    gone = frozenset(name for name, standing in standings.items() if not standing.usable)
-    return Situation(plan, standings, gone, priced, p95_ms, problem)
+    gone = frozenset(name for name, standing in standings.items() if not standing.usable or name in orders)
+    return Situation(plan, standings, gone, priced, p95_ms, problem, orders)
+
+
+def _standings(plan: Layout, health: HeardHealth, orders: Mapping[str, Order], now_s: float) -> dict[str, Standing]:
+    """What is to be made of each endpoint. The drained stand for themselves: being worked on, they say nothing of
+    their neighbours."""
+    said = health.standings(now_s)
+    judged = ladder([e for e in plan.fleet.endpoints if e.name not in orders], said)
+    return {name: judged[name] if name in judged else said.get(name, UNHEARD) for name in plan.names}
 
 
 def _most_share(plan: Layout, back_since_s: Mapping[str, float], now_s: float) -> Floats:
@@ -121,15 +135,17 @@ def _inside_ms(plan: Layout, measured_ms: Floats, in_use: Bools) -> Floats:
     return out
 
 
-def _usable(plan: Layout, standings: Mapping[str, Standing]) -> Bools:
-    """[F, E] allowed and not down; where that leaves nothing to a flow, the least bad of what law allows."""
+def _usable(plan: Layout, standings: Mapping[str, Standing], orders: Mapping[str, Order]) -> Bools:
+    """[F, E] allowed, not drained and not down; where that leaves nothing to a flow, the least bad of what law and
+    orders allow."""
     ready = plan.capacity_rps > 0
-    usable = plan.may & (ready & [standings[name].usable for name in plan.names])
+    may = plan.may & [name not in orders for name in plan.names]
+    usable = may & (ready & [standings[name].usable for name in plan.names])
     for wider in _least_bad(plan, standings, ready):
         empty = ~usable.any(axis=1)
         if not empty.any():
             break
-        usable[empty] = plan.may[empty] & wider
+        usable[empty] = may[empty] & wider
     return usable
 
 

@@ -18,12 +18,13 @@ from typing import Any, Final, Literal, NamedTuple
 import msgspec
 import numpy as np
 
-from router_sync.explain import considered, explain_change
+from router_sync.explain import considered, explain_change, unserved
 from router_sync.fleet import misfits
 from router_sync.greedy import greedy
 from router_sync.heard import steadied
 from router_sync.layout import Floats, Layout
 from router_sync.optimise import solve
+from router_sync.orders import in_force, misdirected, told
 from router_sync.problem import Method, Problem, Solution, completed, objective
 from router_sync.sign import Trust
 from router_sync.situation import RAMP_S, Situation, situation, used
@@ -32,7 +33,7 @@ from router_sync.table import DIFFERS, Draft, Number, build, check, damp, differ
 from streams import signals
 from streams.contract.errors import TableRefused, shown
 from streams.contract.records import Decision, Demand, EndpointHealth, Fleet, RoutingTable
-from streams.contract.topics import FLEET, ROUTING_TABLE
+from streams.contract.topics import FLEET, ORDERS, ROUTING_TABLE
 from streams.runtime.step import Heard, Question, Refusal
 
 WORTH: Final = 0.005
@@ -51,7 +52,7 @@ CALM_S: Final = 5.0
 AT_ONCE: Final = 0.2
 PACE_S: Final = 1.0
 """Between two damped moves."""
-Why = Literal["first", "fleet", "health", "better", "ramp", "heartbeat"]
+Why = Literal["first", "fleet", "health", "order", "better", "ramp", "heartbeat"]
 
 
 class Target(NamedTuple):
@@ -63,8 +64,8 @@ class Target(NamedTuple):
 
     @property
     def free(self) -> bool:
-        """Law, health and a first table move as far as they must."""
-        return self.why in ("first", "fleet", "health")
+        """Law, orders, health and a first table move as far as they must."""
+        return self.why in ("first", "fleet", "health", "order")
 
 
 class Router:
@@ -82,8 +83,12 @@ class Router:
     # ------------------------------------------------------------ heard
 
     def screen(self, state: RouterState, heard: Heard[Any]) -> Iterable[Refusal]:
-        """Refuse fleets that do not fit together, that are others or older, and tables that no trusted key signed."""
+        """Refuse fleets that do not fit together, that are others or older, orders for endpoints that are not there,
+        and tables that no trusted key signed."""
         fleet = state.plan.fleet if state.plan is not None else None
+        if heard.topic == ORDERS.name:
+            yield from misdirected(fleet, heard)
+            return
         for position, record in zip(heard.positions.tolist(), heard.records, strict=True):
             if heard.topic == FLEET.name:
                 old = outdated(fleet, record)
@@ -98,9 +103,12 @@ class Router:
                     yield Refusal(position, error.field, shown(error.value), error.reason)
 
     def fold(self, state: RouterState, heard: Heard[Any]) -> RouterState:
-        """Take in fleets, health, demand, and tables for their numbers."""
+        """Take in fleets, orders, health, demand, and tables for their numbers."""
         state.urgent = False
         state.inputs[f"{heard.topic}/{heard.batch.partition}"] = heard.batch.next_offset
+        if heard.topic == ORDERS.name:
+            state.urgent = told(state.orders, heard)
+            return state
         for record, stamp_s in zip(heard.records, heard.stamps_s.tolist(), strict=True):
             match record:
                 case EndpointHealth():
@@ -114,7 +122,7 @@ class Router:
         return state
 
     def urgent(self, state: RouterState) -> bool:
-        """An endpoint went down or came back, or the fleet changed."""
+        """An endpoint went down or came back, an operator gave an order, or the fleet changed."""
         return state.urgent
 
     # ------------------------------------------------------------ decided
@@ -131,7 +139,7 @@ class Router:
         if self._came_back(state, now, now_s):
             now = self._situation(state, state.plan, now_s)
         target = _target(state, now, now_s)
-        state.gone = now.gone
+        state.gone, state.drained = now.gone, frozenset(now.orders)
         if target is not None:
             self._adopt(state, now, target, newly_gone, now_s)
         else:
@@ -146,8 +154,8 @@ class Router:
     def _situation(self, state: RouterState, plan: Layout, now_s: float) -> Situation:
         rps = state.rps = steadied(state.rps, state.demand.rps(plan))
         state.used_s = used(plan, state.shares, rps, state.used_s, now_s)
-        back = state.back_since_s
-        return situation(plan, state.health, rps, state.shares, back, self.usd_per_s, now_s, state.used_s)
+        back, orders = state.back_since_s, in_force(state.orders, plan.endpoint_at, now_s)
+        return situation(plan, state.health, rps, state.shares, back, self.usd_per_s, now_s, state.used_s, orders)
 
     def _came_back(self, state: RouterState, now: Situation, now_s: float) -> bool:
         """Note who came back and who has been back for long; whether anybody came back just now."""
@@ -187,6 +195,7 @@ class Router:
             return
         quiet = sum(standing.verdict == "silent" for standing in now.standings.values())
         reason = "unchanged" if not quiet else f"unchanged; {quiet} endpoints silent, kept as they were"
+        reason += f"; drained: {', '.join(sorted(now.orders)[:8])}" if now.orders else ""
         number = next_number(state, now_s)
         tables = [build(draft, n, number, now_s, self.ttl_s, reason, last=state.last.get(n)) for n in names]
         if self._checked(state, now, tables, bounded=True):
@@ -202,7 +211,8 @@ class Router:
             table = build(draft, service.name, number, now_s, self.ttl_s, "", evidence_at_s, last)
             old = state.last.get(service.name) or state.heard.get(service.name)
             taken_over = "" if state.number or old is None else "taken over; "
-            reason = taken_over + explain_change(old, table, now.standings)
+            change = explain_change(old, table, now.standings, now.orders)
+            reason = taken_over + "; ".join((*unserved(draft, service.name, now.problem.demand_rps), change))
             tables.append(msgspec.structs.replace(table, reason=reason[:2000]))
         return tables
 
@@ -210,7 +220,8 @@ class Router:
         """Whether all tables may be said; gateways keep the last ones otherwise."""
         try:
             for table in tables:
-                check(table, now.plan.fleet, now.plan.law, state.last.get(table.service), bounded=bounded)
+                last, drained = state.last.get(table.service), now.orders.keys()
+                check(table, now.plan.fleet, now.plan.law, last, bounded=bounded, drained=drained)
         except TableRefused as error:
             signals.event("table_not_published", "error", reason=str(error))
             return False
@@ -265,13 +276,20 @@ def _target(state: RouterState, now: Situation, now_s: float) -> Target | None:
         return Target(completed(problem, greedy(problem, start)), "greedy", "first")
     if state.stale:
         return Target(completed(problem, greedy(problem, state.shares)), "greedy", "fleet")
-    if now.gone - state.gone or (state.shares[~problem.may] > 0).any():
+    ordered = state.drained != now.orders.keys()
+    why: Why = "order" if ordered else "health"
+    if now.gone - state.gone or (state.shares[~problem.may] > 0).any() or _stranded(problem, state.shares):
         state.answer = None
-        return Target(completed(problem, greedy(problem, state.shares)), "greedy", "health")
-    if now.gone != state.gone:
+        return Target(completed(problem, greedy(problem, state.shares)), "greedy", why)
+    if now.gone != state.gone or ordered:
         # somebody came back: gateways should know, the LP says what for
-        return Target(state.shares, "greedy", "health")
+        return Target(state.shares, "greedy", why)
     return _solved(state, now, state.shares, now_s)
+
+
+def _stranded(problem: Problem, shares: Floats) -> bool:
+    """Whether a flow without a share may use something again."""
+    return bool((problem.open.any(axis=1) & (shares.sum(axis=1) <= 0)).any())
 
 
 def _solved(state: RouterState, now: Situation, held: Floats, now_s: float) -> Target | None:
@@ -300,7 +318,7 @@ def _measure(plan: Layout, asked: Problem, solution: Solution) -> None:
 
 
 def _draft(now: Situation, shares: Floats) -> Draft:
-    return Draft(now.plan, shares, now.usable, now.standings, now.scores, now.p95_ms)
+    return Draft(now.plan, shares, now.usable, now.standings, now.scores, now.p95_ms, now.orders)
 
 
 def _evidence(state: RouterState, newly_gone: frozenset[str]) -> float | None:
@@ -334,10 +352,10 @@ def _decisions(
 
 
 def _unserved(problem: Problem, shares: Floats) -> Floats:
-    """[F] the share of each flow's demand beyond the capacity of where it goes."""
+    """[F] the share of each flow's demand beyond the capacity of where it goes; all of it where it goes nowhere."""
     load = shares.T @ problem.demand_rps
     over = np.where(load > problem.capacity_rps, 1.0 - problem.capacity_rps / np.maximum(load, 1e-12), 0.0)
-    out: Floats = shares @ over
+    out: Floats = shares @ over + (shares.sum(axis=1) <= 0)
     return out
 
 

@@ -13,7 +13,7 @@ from router_sync.heard import HeardDemand, HeardHealth
 from router_sync.layout import Floats, Layout, layout
 from router_sync.problem import Problem, Solution
 from router_sync.table import Number
-from streams.contract.records import Fleet, RoutingTable
+from streams.contract.records import Fleet, Order, RoutingTable
 
 
 @dataclass(slots=True)
@@ -22,6 +22,10 @@ class RouterState:
 
     health: HeardHealth = field(default_factory=HeardHealth)
     demand: HeardDemand = field(default_factory=HeardDemand)
+    orders: dict[str, Order] = field(default_factory=dict)
+    """Endpoint to the order that drains it; its time may be over."""
+    drained: frozenset[str] = frozenset()
+    """Endpoints drained when tables were decided last."""
     plan: Layout | None = None
     inputs: dict[str, int] = field(default_factory=dict)
     """topic/partition to the next offset."""

@@ -5,8 +5,8 @@ shares ─► damp ─► build ─► check ─► differs? ─► said, signed
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Final
 
@@ -15,10 +15,11 @@ import numpy as np
 
 from router_sync.ladder import Standing
 from router_sync.layout import Bools, Floats, Layout
+from router_sync.orders import words
 from router_sync.policy import Masks
 from router_sync.score import Scores
 from streams.contract.errors import TableRefused
-from streams.contract.records import Endpoint, EndpointState, Fleet, Route, RoutingTable, TableEndpoint
+from streams.contract.records import Endpoint, EndpointState, Fleet, Order, Route, RoutingTable, TableEndpoint
 from streams.contract.topics import MAX_VALUE_BYTES
 
 MOST_MOVED: Final = 0.5
@@ -30,7 +31,8 @@ NOTHING: Final = 1e-6
 FALLBACKS: Final = 16
 LEAST_BAD: Final = "every allowed endpoint is down: the least bad stay in"
 NOWHERE: Final = "law leaves no endpoint"
-_DECLARED: Final = ("url", "provider", "region", "zone", "jurisdiction")
+DRAINED: Final = "every allowed endpoint is drained"
+_DECLARED: Final = ("url", "provider", "region", "zone", "jurisdiction", "api", "health_path")
 _declared = attrgetter(*_DECLARED)
 _size = msgspec.json.Encoder().encode
 RouteKey = tuple[str, str]
@@ -58,6 +60,8 @@ class Draft:
     scores: Scores
     p95_ms: Floats
     """[F, E] inside each endpoint, measured or declared."""
+    orders: Mapping[str, Order] = field(default_factory=dict)
+    """Endpoint to the order that drains it."""
 
 
 def build(
@@ -103,14 +107,14 @@ def _endpoints(draft: Draft, service: str, last: RoutingTable | None) -> Iterato
     before = last.endpoints if last is not None else (None,) * len(columns)
     for column, p95_ms, old in zip(columns, latency_ms(draft, service).tolist(), before, strict=True):
         endpoint = draft.plan.fleet.endpoints[column]
-        state = _state(endpoint, draft.standings)
+        state = _state(endpoint, draft)
         if old is not None and old.state == state and old.latency_p95_ms == p95_ms:
             yield old
         else:
-            yield _endpoint(endpoint, state, float(draft.plan.price_usd[column]), p95_ms)
+            yield _endpoint(endpoint, service, state, float(draft.plan.price_usd[column]), p95_ms)
 
 
-def _endpoint(endpoint: Endpoint, state: EndpointState, price_usd: float, p95_ms: float) -> TableEndpoint:
+def _endpoint(endpoint: Endpoint, service: str, state: EndpointState, price_usd: float, p95_ms: float) -> TableEndpoint:
     return TableEndpoint(
         name=endpoint.name,
         url=endpoint.url,
@@ -124,13 +128,17 @@ def _endpoint(endpoint: Endpoint, state: EndpointState, price_usd: float, p95_ms
         cost_usd_per_request=price_usd,
         latency_p95_ms=p95_ms,
         continues=endpoint.continues,
+        api=endpoint.api,
+        model=endpoint.models.get(service, ""),
+        health_path=endpoint.health_path,
     )
 
 
-def _state(endpoint: Endpoint, standings: Mapping[str, Standing]) -> EndpointState:
-    if endpoint.replicas == 0:
+def _state(endpoint: Endpoint, draft: Draft) -> EndpointState:
+    if endpoint.replicas == 0 or endpoint.name in draft.orders:
         return "drain"
-    return "ready" if endpoint.name not in standings or standings[endpoint.name].usable else "down"
+    standing = draft.standings.get(endpoint.name)
+    return "ready" if standing is None or standing.usable else "down"
 
 
 def _route(draft: Draft, row: int) -> Route:
@@ -154,7 +162,11 @@ def _why(draft: Draft, row: int) -> str:
     allowed = draft.plan.may[row]
     if not allowed.any():
         return NOWHERE
-    standing = [draft.standings.get(draft.plan.names[c]) for c in np.flatnonzero(allowed)]
+    names = [draft.plan.names[c] for c in np.flatnonzero(allowed)]
+    left = [name for name in names if name not in draft.orders]
+    if not left:
+        return f"{DRAINED}; {words(names[0], draft.orders[names[0]])}"[:2000]
+    standing = [draft.standings.get(name) for name in left]
     return LEAST_BAD if all(s is not None and not s.usable for s in standing) else ""
 
 
@@ -225,11 +237,18 @@ def differs(old: RoutingTable | None, new: RoutingTable, by: float = DIFFERS) ->
 
 
 def check(
-    table: RoutingTable, fleet: Fleet, law: Masks, previous: RoutingTable | None = None, *, bounded: bool = True
+    table: RoutingTable,
+    fleet: Fleet,
+    law: Masks,
+    previous: RoutingTable | None = None,
+    *,
+    bounded: bool = True,
+    drained: Collection[str] = (),
 ) -> None:
     """Nothing when `table` may be said. Raises TableRefused with the field, the value and the reason.
 
-    `bounded`: at most MOST_MOVED of a route may have moved since `previous`; law, health and a first table are free.
+    `bounded`: at most MOST_MOVED of a route may have moved since `previous`; law, orders, health and a first table are
+    free. `drained`: endpoints that an operator has drained; a route that may use no other is empty.
     """
     _check_head(table, fleet, previous)
     state_of = _check_endpoints(table, fleet)
@@ -239,7 +258,7 @@ def check(
     if set(routed) != expected or len(routed) != len(expected):
         raise TableRefused("routes", sorted(set(routed) ^ expected), "there is not one route per origin and class")
     for route in table.routes:
-        _check_route(route, table.service, law, state_of)
+        _check_route(route, table.service, law, state_of, drained)
     if previous is not None and bounded:
         for key, moved in moves(previous, table).items():
             if moved > MOST_MOVED + 1e-3:
@@ -267,24 +286,30 @@ def _check_endpoints(table: RoutingTable, fleet: Fleet) -> dict[str, EndpointSta
     for n, endpoint in enumerate(table.endpoints):
         if endpoint.name not in known:
             raise TableRefused(f"endpoints[{n}].name", endpoint.name, f"serves no {table.service} in the fleet")
-        for field, value, told in zip(_DECLARED, _declared(endpoint), _declared(known[endpoint.name]), strict=True):
+        for part, value, told in zip(_DECLARED, _declared(endpoint), _declared(known[endpoint.name]), strict=True):
             if value != told:
-                raise TableRefused(f"endpoints[{n}].{field}", value, f"the fleet says {told} of {endpoint.name}")
+                raise TableRefused(f"endpoints[{n}].{part}", value, f"the fleet says {told} of {endpoint.name}")
+        if endpoint.model != (model := known[endpoint.name].models.get(table.service, "")):
+            raise TableRefused(f"endpoints[{n}].model", endpoint.model, f"the fleet says {model} of {endpoint.name}")
         if endpoint.name in state_of:
             raise TableRefused(f"endpoints[{n}].name", endpoint.name, "is there twice")
         state_of[endpoint.name] = endpoint.state
     return state_of
 
 
-def _check_route(route: Route, service: str, law: Masks, state_of: Mapping[str, EndpointState]) -> None:
+def _check_route(
+    route: Route, service: str, law: Masks, state_of: Mapping[str, EndpointState], drained: Collection[str]
+) -> None:
     at = f"routes {route.class_}@{route.origin}"
     for name in (*route.endpoints, *route.fallbacks):
         if name not in state_of:
             raise TableRefused(at, name, "is not among the table's endpoints")
         if not law.allows(service, route.class_, name):
             raise TableRefused(at, name, f"is forbidden: {law.why_not(service, route.class_, name)}")
+        if name in drained:
+            raise TableRefused(at, name, "is drained by an operator")
     lawful = law.allowed(service, route.class_)
-    allowed = [name for name in state_of if name in lawful]
+    allowed = [name for name in state_of if name in lawful and name not in drained]
     if not route.endpoints and allowed:
         raise TableRefused(at, (), f"is empty although {len(allowed)} endpoints are allowed")
     if route.endpoints and not _adds_up(route):

@@ -46,6 +46,11 @@ Verdict = Literal["up", "degraded", "down", "silent", "unknown"]
 Market = Literal["on_demand", "spot", "reserved", "owned"]
 Tier = Literal["premium", "standard", "sheddable"]
 EndpointState = Literal["ready", "drain", "down"]
+Api = Literal["openai", "http"]
+UpstreamModel = Annotated[str, Meta(max_length=256, pattern=r"^[^\x00-\x1f\x7f]*$(?!\n)")]
+"""What an endpoint itself calls a model; empty: as the service is called."""
+HealthPath = Annotated[str, Meta(max_length=500, pattern=r"^(/[^\s]*)?$(?!\n)")]
+"""Where an endpoint tells of its health; empty: where the gateway usually asks."""
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
@@ -89,6 +94,11 @@ class Endpoint(Record, frozen=True, kw_only=True):
     """Expected p95 inside the endpoint before anything was measured."""
     continues: bool = False
     """It can go on with an answer begun elsewhere (vLLM's and SGLang's `continue_final_message`)."""
+    api: Api = "openai"
+    """`http`: any method and path is passed on as it came; the same for all endpoints of a service."""
+    models: dict[Name, UpstreamModel] = {}
+    """By service: what this endpoint calls the model, where it is not what the service is called."""
+    health_path: HealthPath = ""
 
 
 class Origin(Record, frozen=True, kw_only=True):
@@ -129,6 +139,25 @@ class Fleet(Record, frozen=True, kw_only=True):
     services: tuple[Service, ...]
     origins: tuple[Origin, ...]
     endpoints: tuple[Endpoint, ...]
+
+
+class Order(Record, frozen=True, kw_only=True):
+    """An operator's word on an endpoint: it gets no new requests, or it does again. The last word holds."""
+
+    endpoint: Name
+    drain: bool
+    """False: an order before this one ends."""
+    reason: Text = ""
+    by: Label = ""
+    """Who says so; empty: an operator."""
+    at_s: UnixS
+    until_s: UnixS | None = None
+    """From then on the order is as if it had not been given; None: until another is."""
+
+    def __post_init__(self) -> None:
+        """Refuse an order that ends before it begins."""
+        if self.until_s is not None and self.until_s <= self.at_s:
+            raise ValueError(f"until_s {self.until_s:.0f} is not after at_s {self.at_s:.0f}")
 
 
 # ---------------------------------------------------------------- heard
@@ -384,6 +413,10 @@ class TableEndpoint(Record, frozen=True, kw_only=True):
     """Inside the endpoint, without the way to it."""
     continues: bool = False
     """It can go on with an answer begun elsewhere."""
+    api: Api = "openai"
+    model: UpstreamModel = ""
+    """What this endpoint calls the table's service."""
+    health_path: HealthPath = ""
 
 
 class Route(Record, frozen=True, kw_only=True):

@@ -70,6 +70,14 @@ class Topic(msgspec.Struct, frozen=True, kw_only=True):
 FLEET: Final = Topic(
     name="fleet.v1", record=r.Fleet, key=("fleet",), cleanup="compact", says="What there is: the validated fleet."
 )
+ORDERS: Final = Topic(
+    name="orders.v1",
+    record=r.Order,
+    key=("endpoint",),
+    cleanup="compact",
+    time_field="at_s",
+    says="What operators ordered of an endpoint: drain it, or end that. A tombstone ends it too.",
+)
 ENDPOINT_METRICS: Final = Topic(
     name="endpoint-metrics.v1",
     record=r.EndpointMetrics,
@@ -220,6 +228,7 @@ DEAD_LETTERS: Final = Topic(
 
 TOPICS: Final[tuple[Topic, ...]] = (
     FLEET,
+    ORDERS,
     ENDPOINT_METRICS,
     ARRIVALS,
     SPOT_PRICES,
@@ -248,5 +257,7 @@ DEAD_STEP: Final = "tw-step"
 DEAD_AT_S: Final = "tw-at-s"
 DEAD_LENGTH: Final = "tw-length"
 """Headers of a dead letter, all printable. A length is there where the value was cut: it is the whole one's."""
+REPLAYED_FROM: Final = "tw-replayed-from"
+"""Header of a dead letter that was sent again: which one it was, as partition/offset of the dead letters."""
 SIGNATURE: Final = "tw-sig"
 """Header of a routing table: alg=Ed25519;kid=…;sig=base64. Two of them during a change of keys."""

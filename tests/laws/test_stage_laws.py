@@ -17,7 +17,7 @@ from router_sync import flow as router_flow
 from router_sync.sign import Signer
 from streams import flow
 from streams.contract import records as r
-from streams.contract.topics import ARRIVALS, DEMAND, ENDPOINT_HEALTH, ENDPOINT_METRICS, FLEET, Topic
+from streams.contract.topics import ARRIVALS, DEMAND, ENDPOINT_HEALTH, ENDPOINT_METRICS, FLEET, ORDERS, Topic
 from streams.runtime.batch import Batch, Message
 from streams.runtime.edge import Edge
 from streams.runtime.runner import Runner
@@ -56,11 +56,12 @@ THE_FLEET = r.Fleet(
 
 @dataclass(frozen=True)
 class Sent:
-    """One message on its way: topic, record, the broker's time."""
+    """One message on its way: topic, record (of a tombstone: one with its key), the broker's time."""
 
     topic: Topic
     record: msgspec.Struct
     stamp_s: float
+    tombstone: bool = False
 
 
 # ---------------------------------------------------------------- what may be said
@@ -128,11 +129,16 @@ def arrivals(draw: st.DrawFn) -> list[Sent]:
 
 @st.composite
 def summaries(draw: st.DrawFn) -> list[Sent]:
-    """What the router hears: health and demand as room 1 says them."""
+    """What the router hears: health and demand as room 1 says them, and orders of operators."""
     said: list[Sent] = []
     for n, stamp_s in enumerate(sorted(draw(st.lists(st.floats(0, 30), max_size=10)))):
         source = draw(st.sampled_from(["0", "1"]))
-        if draw(st.booleans()):
+        kind = draw(st.sampled_from(["health", "health", "demand", "order"]))
+        if kind == "order":
+            said.append(
+                Sent(ORDERS, draw(orders(T0 + stamp_s)), T0 + stamp_s, draw(st.sampled_from([False] * 3 + [True])))
+            )
+        elif kind == "health":
             verdict = draw(st.sampled_from(["up", "up", "degraded", "down", "silent"]))
             record: msgspec.Struct = health_row(
                 ENDPOINTS[n % 3], verdict, T0 + stamp_s, f"endpoint-metrics.v1/{source}"
@@ -146,6 +152,14 @@ def summaries(draw: st.DrawFn) -> list[Sent]:
             )  # fmt: skip
             said.append(Sent(DEMAND, record, T0 + stamp_s))
     return said
+
+
+@st.composite
+def orders(draw: st.DrawFn, at_s: float) -> r.Order:
+    """An order given at `at_s`; some are over before the router is asked."""
+    until_s = draw(st.one_of(st.none(), st.floats(1, 90).map(lambda s: at_s + s)))
+    endpoint = draw(st.sampled_from(ENDPOINTS))
+    return r.Order(endpoint=endpoint, drain=draw(st.sampled_from([True, True, False])), at_s=at_s, until_s=until_s)
 
 
 def health_row(endpoint: str, verdict: Any, at_s: float, source: str) -> r.EndpointHealth:
@@ -180,7 +194,7 @@ def batches(sent: Iterable[Sent], cuts: Iterable[bool]) -> Iterator[Batch]:
             yield Batch(topic, 0, held)
             held = []
         topic = one.topic.name
-        key, value = one.topic.key_of(one.record).encode(), msgspec.json.encode(one.record)
+        key, value = one.topic.key_of(one.record).encode(), None if one.tombstone else msgspec.json.encode(one.record)
         held.append(Message(offsets.setdefault(topic, 0), int(one.stamp_s * 1000), key, value))
         offsets[topic] += 1
     if held:
@@ -199,7 +213,8 @@ def folded(name: str, given_batches: Iterable[Batch], ticks_s: Sequence[float] |
             heard = heard.without(list(step.stage.screen(state, heard)))
         if ticks_s is not None:
             state = step.stage.advance(state, ticks_s[number])
-        if heard.records:
+        # as the runner does: where only tombstones are left, stages that ask for them are told
+        if heard.records or batch.topic in {reads.topic.name for reads in step.reads if reads.tombstones}:
             state = step.stage.fold(state, heard)
     return state
 
@@ -406,6 +421,24 @@ def test_a_router_says_a_table_once(data: st.DataObject, after_s: float) -> None
     number = state.number
     STEPS["router"].stage.advance(state, T0 + after_s)
     assert state.number == number
+
+
+@quick
+@given(data=st.data(), after_s=later_s)
+def test_a_drained_endpoint_is_in_no_route_whatever_else_is_heard(data: st.DataObject, after_s: float) -> None:
+    sent = data.draw(summaries())
+    drained: dict[str, r.Order] = {}
+    for one in sent:
+        if isinstance(one.record, r.Order):
+            drained.pop(one.record.endpoint, None)
+            if one.record.drain and not one.tombstone:
+                drained[one.record.endpoint] = one.record
+    now = {name for name, order in drained.items() if order.until_s is None or T0 + after_s < order.until_s}
+    (said, _) = table(seen("router", whole("router", sent), T0 + after_s))
+    assert {e["name"] for e in said["endpoints"] if e.get("state") == "drain"} == now
+    for route in said["routes"]:
+        assert not now & {*route["endpoints"], *route.get("fallbacks", ())}
+        assert bool(route["endpoints"]) == (now != set(ENDPOINTS))
 
 
 # ---------------------------------------------------------------- 6: silence ages

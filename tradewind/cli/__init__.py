@@ -12,7 +12,21 @@ import typer
 
 from streams.contract.errors import TradewindError
 from tradewind import __version__
-from tradewind.cli import demo, roles, topics
+from tradewind.cli import (
+    config,
+    dead_letters,
+    demo,
+    doctor,
+    drain,
+    init,
+    keys,
+    roles,
+    status,
+    table,
+    topics,
+    up,
+    version,
+)
 
 app = typer.Typer(
     name="tradewind",
@@ -23,9 +37,20 @@ app = typer.Typer(
 )
 app.command("demo")(demo.demo)
 app.command("fault")(demo.fault)
+app.command("init")(init.init)
+app.command("up")(up.up)
+app.command("status")(status.status)
+app.add_typer(table.app, name="table")
+app.command("drain")(drain.drain)
+app.command("undrain")(drain.undrain)
+app.add_typer(dead_letters.app, name="dead-letters")
+app.command("doctor")(doctor.doctor)
+app.add_typer(config.app, name="config")
+app.command("version")(version.tell_version)
 app.command("worker")(roles.worker)
 app.command("gateway")(roles.gateway)
 app.command("flow")(roles.flow)
+app.add_typer(keys.app, name="keys")
 app.add_typer(topics.app, name="topics")
 app.add_typer(topics.fleet_app, name="fleet")
 

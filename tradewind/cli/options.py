@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
+
+from streams.settings import Settings
 
 Bootstrap = Annotated[
     str | None,
@@ -14,3 +17,21 @@ Prefix = Annotated[
     str | None, typer.Option("--topic-prefix", help="First part of every topic's name. [env: TRADEWIND_TOPIC_PREFIX]")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, all else on stderr.")]
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        "--config", metavar="FILE", dir_okay=False, help="A tradewind.yaml; else TRADEWIND_CONFIG, else the one here."
+    ),
+]
+
+
+def settled(config: Path | None = None, **flags: Any) -> Settings:
+    """Settings from flags that are not None, the environment, the file, a running `tradewind up`, then defaults.
+
+    The file is `config`, else the one TRADEWIND_CONFIG names (empty: none), else ./tradewind.yaml where there is one.
+    Raises BadSetting with the field, the value and where it came from; BadFleet with all that is wrong in the file's
+    `settings:`.
+    """
+    from tradewind.config.sources import settle
+
+    return settle(config, flags).settings

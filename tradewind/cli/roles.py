@@ -11,8 +11,8 @@ import typer
 
 from streams import signals
 from streams.contract.errors import BadSetting
-from streams.settings import LogLevel, load
-from tradewind.cli.options import Bootstrap, Prefix
+from streams.settings import LogLevel, Settings, environment
+from tradewind.cli.options import Bootstrap, Config, Prefix, settled
 
 if TYPE_CHECKING:
     from router_sync.gateway import GatewayConfig
@@ -32,18 +32,21 @@ def worker(
             help="A signing key of the router, made on first use; twice while keys change. Else STATE_DIR/router.key."
         ),
     ] = None,
+    config: Config = None,
     bootstrap_servers: Bootstrap = None,
     topic_prefix: Prefix = None,
 ) -> None:
     """Run a worker of one room until SIGTERM. Start as many as there are partitions; they share the work.
 
-    Example: tradewind worker streams --bootstrap-servers kafka:9092
+    Examples:
+      tradewind worker streams --bootstrap-servers kafka:9092
+      tradewind worker router --config /etc/tradewind/tradewind.yaml
     """
     if room not in ROOMS:
         raise BadSetting("argument", "ROOM", room, f"Choose one of {', '.join(ROOMS)}")
     from streams.runtime.worker import run_worker
 
-    settings = load(bootstrap_servers=bootstrap_servers, topic_prefix=topic_prefix)
+    settings = settled(config, bootstrap_servers=bootstrap_servers, topic_prefix=topic_prefix)
     if room == "streams":
         import streams.flow
 
@@ -87,8 +90,8 @@ def gateway(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="YAML with any of the gateway's settings: also limits, deadlines, retries, probing. Flags go before "
-            "it; paths in it start where the command does.",
+            help="A tradewind.yaml with its sections `settings` and `gateway`; or one gateway's own settings, "
+            "where paths start where the command does. Flags go before it.",
         ),
     ] = None,
     name: Annotated[
@@ -104,14 +107,20 @@ def gateway(
     keys: Annotated[Path | None, typer.Option(exists=True, help="Who may call, as what: API keys and classes.")] = None,
     anonymous: Annotated[bool, typer.Option("--anonymous", help="Serve callers without a key.")] = False,
     table_file: Annotated[Path | None, typer.Option(help="Follow a file instead of the topic.")] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Say whether it could start, with these files and credentials, and stop.")
+    ] = False,
     bootstrap_servers: Bootstrap = None,
     topic_prefix: Prefix = None,
 ) -> None:
     """Run a gateway until SIGTERM: it follows signed tables, forwards requests, and reports what it sees.
 
-    Example: tradewind gateway --origin europe --trust .tradewind/router.key.pub --anonymous
+    Examples:
+      tradewind gateway --origin europe --trust .tradewind/router.key.pub --anonymous
+      tradewind gateway --config gateway.yaml --check
     """
-    from router_sync.gateway import run
+    from router_sync.gateway import examine, run
+    from streams.runtime.access import warn_if_open
 
     flags = {
         "name": name, "origin": origin, "host": host, "port": port, "admin_port": admin_port, "trust": trust or None,
@@ -120,29 +129,60 @@ def gateway(
     }  # fmt: skip
     made, log_level = gateway_config(config, {field: value for field, value in flags.items() if value is not None})
     signals.log_to(None, made.name, log_level)
+    warn_if_open(made.at)
+    if check:
+        examine(made, environment())
+        print(f"tradewind: the gateway {made.name} of {made.origin} could start", file=sys.stderr)
+        return
     run(made)
 
 
 def gateway_config(file: Path | None, flags: Mapping[str, Any]) -> tuple[GatewayConfig, LogLevel]:
     """What `tradewind gateway` runs, and how much it logs: flags, then `file`, then the environment, then defaults.
 
-    Raises BadSetting with the field and the accepted range.
+    Of a tradewind.yaml the section `gateway` is meant, and `settings` come after the environment.
+    Raises BadSetting with the field and the accepted range, BadFleet with all that is wrong in a tradewind.yaml.
     """
-    from router_sync.gateway import checked, load_fields
+    from router_sync.gateway import checked
+    from streams.runtime.access import Access
+    from tradewind.config.sources import file_of
 
-    said = {**(load_fields(file) if file else {}), **flags}
-    settings = load(bootstrap_servers=said.get("bootstrap_servers"), topic_prefix=said.get("prefix"))
+    file = file_of(file)
+    fields, whole = _gateway_fields(file, flags) if file else ({}, None)
+    said = {**fields, **flags}
+    settings = settled(whole, bootstrap_servers=said.get("bootstrap_servers"), topic_prefix=said.get("prefix"))
+    said = {**_trusting(settings), **said}
     name = said.get("name", "gateway-1")
     usual = {
         "bootstrap_servers": settings.bootstrap_servers,
+        "kafka": Access.of(settings),
         "prefix": settings.topic_prefix,
         "state_dir": settings.state_dir / str(name),
     }
     return checked(str(file) if file else "flags", {**usual, **said}), settings.log_level
 
 
+def _gateway_fields(file: Path, flags: Mapping[str, Any]) -> tuple[dict[str, Any], Path | None]:
+    """What `file` says of this gateway; and the file again where it is a tradewind.yaml, which has `settings` too."""
+    from router_sync.gateway import load_fields
+    from tradewind.config.whole import is_whole, read
+
+    fields = load_fields(file)
+    if not is_whole(fields):
+        return fields, None
+    section = read(file).gateway
+    port = section.ports.get(flags.get("origin", ""))
+    return {**section.fields, **({} if port is None else {"port": port})}, file
+
+
+def _trusting(settings: Settings) -> dict[str, Any]:
+    """The key of the router that runs here, where there is one: trusted unless others are named."""
+    public = settings.state_dir / "router.key.pub"
+    return {"trust": [public]} if public.is_file() else {}
+
+
 def flow() -> None:
     """Show the map: every step, what it reads, what it writes, how often it speaks."""
     from tradewind.flow import lines
 
-    print("\n".join(lines(load())))
+    print("\n".join(lines(settled())))
