@@ -1,0 +1,84 @@
+"""The file while `up` runs: each change is read whole, and either taken over or refused with all that is wrong.
+
+polled ─► changed? ─► read ─┬─ wrong     all problems said once, what is in force stays
+                            ├─ fleet     published under the next version
+                            └─ the rest  "restart needed"
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Final
+
+from router_sync.fleet import BadFleet
+from tradewind.config.settings import text_of
+from tradewind.config.whole import Whole, parse
+
+EVERY_S: Final = 0.5
+_LOOKS_AWAY: Final = 4
+"""Editors take a file away for a moment when they save it; after so many looks it is said."""
+
+
+class Watched:
+    """The file that `whole` was read from. `look` once in a while."""
+
+    def __init__(self, whole: Whole) -> None:
+        self._path = whole.path
+        self._mark: tuple[int, int, int] | None = None
+        self._digest = _digest(whole.text)
+        self._away = 0
+
+    def look(self) -> Whole | BadFleet | None:
+        """What it says since it changed, or why that cannot be used; None when it did not change."""
+        mark = _mark(self._path)
+        self._away = self._away + 1 if mark is None else 0
+        if mark == self._mark or 0 < self._away < _LOOKS_AWAY:
+            return None
+        self._mark = mark
+        try:
+            text = text_of(self._path)
+            digest = _digest(text)
+            if digest == self._digest:
+                return None
+            self._digest = digest
+            return parse(text, self._path)
+        except BadFleet as bad:
+            return bad
+
+
+async def changes(watched: Watched, every_s: float = EVERY_S) -> AsyncIterator[Whole | BadFleet]:
+    """What the file says after each change, for ever."""
+    while True:
+        await asyncio.sleep(every_s)
+        if (said := await asyncio.to_thread(watched.look)) is not None:
+            yield said
+
+
+def need_restart(old: Whole, new: Whole) -> Iterator[str]:
+    """What changed and is only read at the start, field by field."""
+    for section, before, after in (
+        ("settings", old.settings.values, new.settings.values),
+        ("gateway", old.gateway.fields, new.gateway.fields),
+        ("gateway.ports", old.gateway.ports, new.gateway.ports),
+    ):
+        for field in sorted(before.keys() | after.keys()):
+            if before.get(field) != after.get(field):
+                yield f"{section}.{field}"
+    names = [{origin.name for origin in whole.fleet.origins} for whole in (old, new)]
+    for origin in sorted(names[0] ^ names[1]):
+        yield f"origin {origin}"
+
+
+def _mark(path: Path) -> tuple[int, int, int] | None:
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_ino, stat.st_mtime_ns, stat.st_size
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()
