@@ -1,12 +1,17 @@
-"""compose.yaml and the Dockerfile as far as they can be checked without a container engine: do the names fit?"""
+"""compose.yaml and the Dockerfile as far as they can be checked without a container engine.
+
+Is it a Compose file, do the names fit, do the commands exist, and is nothing let in that need not be?
+"""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 import typer
 from ruamel.yaml import YAML
@@ -14,12 +19,17 @@ from ruamel.yaml import YAML
 from streams.settings import Settings
 from tradewind.cli import app
 from tradewind.flow import ROOMS
+from tradewind.load.__main__ import _parser as load_parser
+from tradewind.pretend.__main__ import _parser as pretend_parser
 
 ROOT = Path(__file__).parents[2]
 COMPOSE: dict[str, Any] = YAML(typ="safe").load(ROOT / "compose.yaml")
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 DOCKERFILE = (ROOT / "Dockerfile").read_text("utf-8")
-OURS = {name: service for name, service in SERVICES.items() if service.get("build")}
+IMAGE_OF_OURS = {name: service for name, service in SERVICES.items() if service.get("build")}
+OURS = {name: service for name, service in IMAGE_OF_OURS.items() if "entrypoint" not in service}
+PLAY = {name: service for name, service in SERVICES.items() if service.get("profiles") == ["play"]}
+STAGES = DOCKERFILE.split("\nFROM ")[1:]
 PROMETHEUS: dict[str, Any] = YAML(typ="safe").load(ROOT / "dashboards" / "prometheus.yml")
 ours = pytest.mark.parametrize("name", OURS)
 
@@ -55,8 +65,18 @@ def published() -> Iterator[str]:
 
 def test_the_roles_of_the_loop_are_there() -> None:
     wanted = {"kafka", "topics", "fleet", "streams", "forecasting", "router", "gateway", "prometheus", "grafana"}
-    assert SERVICES.keys() == wanted
+    assert {name for name, service in SERVICES.items() if not service.get("profiles")} == wanted
+    assert SERVICES["clickhouse"]["profiles"] == ["history"], "nothing writes to it yet"
+    assert SERVICES.keys() == {*wanted, "clickhouse", *PLAY}
     assert SERVICES["streams"]["scale"] == 2
+
+
+def test_it_is_a_compose_file_by_the_schema_of_the_specification() -> None:
+    schema = json.loads((ROOT / "tests" / "data" / "compose-spec.json").read_text("utf-8"))
+    validator = jsonschema.validators.validator_for(schema)(schema)
+    assert [error.message for error in validator.iter_errors(COMPOSE)] == []
+    wrong = {"services": {"kafka": {"image": "x", "port": ["1:1"]}}}
+    assert list(validator.iter_errors(wrong)), "a schema that takes anything would prove nothing"
 
 
 @ours
@@ -90,7 +110,10 @@ def test_ports_are_published_on_loopback_only_and_each_once() -> None:
     assert all(re.fullmatch(r"127\.0\.0\.1:\d+:\d+", port) for port in ports)
     outside = [port.split(":")[1] for port in ports]
     assert len(outside) == len(set(outside))
-    assert not any(service.get("network_mode") or service.get("privileged") for service in SERVICES.values())
+    assert not any(service.get("privileged") for service in SERVICES.values())
+    modes = {name: service["network_mode"] for name, service in SERVICES.items() if "network_mode" in service}
+    assert set(modes.values()) == {"service:gateway"}
+    assert modes.keys() <= PLAY.keys()
 
 
 def test_no_secret_is_written_down() -> None:
@@ -122,7 +145,7 @@ def test_services_that_are_waited_for_exist_and_can_be_what_is_waited_for() -> N
         assert set(after) <= SERVICES.keys()
         for name, wait in after.items() if isinstance(after, dict) else ():
             if wait["condition"] == "service_healthy":
-                assert "healthcheck" in SERVICES[name]
+                assert SERVICES[name]["healthcheck"]["test"]
             else:
                 assert wait["condition"] == "service_completed_successfully"
                 assert SERVICES[name]["restart"].startswith("on-failure"), "it would never be completed"
@@ -149,9 +172,41 @@ def test_the_gateway_reads_the_public_key_that_the_router_writes_and_runs_as_som
 
 
 def test_what_a_service_writes_to_is_a_volume_because_all_else_is_read_only() -> None:
-    assert all(service["read_only"] and service["cap_drop"] == ["ALL"] for service in OURS.values())
+    assert all(service["read_only"] for service in IMAGE_OF_OURS.values())
     (*_, stands_in) = re.findall(r"^WORKDIR (\S+)", DOCKERFILE, re.MULTILINE)
-    assert all(stands_in in service["tmpfs"] for service in OURS.values()), "Faust makes a folder where it stands"
+    assert all(stands_in in service["tmpfs"] for service in IMAGE_OF_OURS.values()), "Faust makes a folder there"
+    assert {name for name, service in SERVICES.items() if not service.get("read_only")} == {"kafka", "clickhouse"}
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_every_container_has_bounds_and_no_rights_it_could_do_without(name: str) -> None:
+    service = SERVICES[name]
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service["mem_limit"]
+    assert service["cpus"]
+    assert service["pids_limit"]
+    assert name == "clickhouse" or "cap_add" not in service
+
+
+def test_what_goes_on_says_whether_it_is_well() -> None:
+    lasting = {name for name, service in SERVICES.items() if service["restart"] == "unless-stopped"}
+    assert lasting - PLAY.keys() == SERVICES.keys() - PLAY.keys() - {"topics", "fleet"}
+    assert all(SERVICES[name]["healthcheck"]["test"] for name in lasting - PLAY.keys())
+
+
+def test_the_pretend_endpoints_are_those_of_the_example_fleet_and_the_load_asks_for_its_service() -> None:
+    fleet = YAML(typ="safe").load(ROOT / "examples" / "tradewind.yaml")
+    (service,) = fleet["services"]
+    wanted = {one["name"]: int(one["url"].rsplit(":", 1)[1]) for one in fleet["endpoints"]}
+    endpoints = {name: one for name, one in PLAY.items() if one["entrypoint"][-1] == "tradewind.pretend"}
+    given = [pretend_parser().parse_args(one["command"]) for one in endpoints.values()]
+    assert {one.name: one.port for one in given} == wanted
+    assert endpoints.keys() == wanted.keys()
+    assert {model for one in given for model in one.models} == {service["name"]}
+    load = load_parser().parse_args(PLAY["load"]["command"])
+    assert load.model == service["name"]
+    assert load.gateway == "http://gateway:8080"
 
 
 def test_prometheus_asks_every_role_where_it_answers() -> None:
@@ -180,16 +235,32 @@ def test_the_example_fleet_has_the_origin_the_gateway_is_at() -> None:
 
 
 def test_the_image_is_slim_checks_hashes_and_ends_as_a_user_without_rights() -> None:
-    lines = DOCKERFILE.splitlines()
-    assert lines[1] == "FROM python:3.12-slim"
-    assert any("--require-hashes -r requirements.lock" in line for line in lines)
+    bases = [stage.split()[0] for stage in STAGES]
+    assert len(bases) == 2
+    assert len(set(bases)) == 1, "a library of one base under a Python of another"
+    assert re.fullmatch(r"python:3\.\d+\.\d+-slim-[a-z]+", bases[0])
+    build, final = STAGES
+    assert "pip download --require-hashes" in build
+    assert all("--no-index" in line for line in build.splitlines() if "pip install" in line), "else it is unchecked"
+    assert "pip" not in final
+    lines = final.splitlines()
     assert [line for line in lines if line.startswith("USER")] == ["USER tradewind"]
-    assert 'ENTRYPOINT ["tradewind"]' in lines
+    assert lines.index("USER tradewind") < lines.index('ENTRYPOINT ["tradewind"]')
+
+
+def test_the_image_says_whether_it_is_well() -> None:
+    (words,) = re.findall(r"^HEALTHCHECK .*\\\n  CMD (\[.*\])$", DOCKERFILE, re.MULTILINE)
+    *_, code = json.loads(words)
+    compile(code, "HEALTHCHECK", "exec")
+    assert "/healthz" in code
+    port = re.search(r"^ENV HEALTH_PORT=(\d+)$", DOCKERFILE, re.MULTILINE)
+    assert port
+    assert port[1] == str(default("worker", "port"))
 
 
 def test_the_builder_is_handed_what_the_dockerfile_copies_and_nothing_else() -> None:
     copied = {
-        part.removeprefix("./") for line in DOCKERFILE.splitlines() if line.startswith("COPY")
+        part.removeprefix("./") for line in DOCKERFILE.splitlines() if re.match(r"COPY (?!--from)", line)
         for part in line.split()[1:-1]
     }  # fmt: skip
     ignored = (ROOT / ".dockerignore").read_text("utf-8").splitlines()
