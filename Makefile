@@ -6,7 +6,7 @@ READY  := $(VENV)/.ready
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench contract lock clean
+.PHONY: help demo test check docs bench contract reference lock clean
 
 help: ## this list
 	@echo "Tradewind balances AI inference by what endpoints deliver right now. Start with:  make demo"
@@ -19,19 +19,31 @@ demo: $(READY) ## the loop, live: real Kafka, real HTTP traffic, an outage (make
 test: $(READY) ## all tests, on a real Kafka (make test ARGS="tests/unit -k sketch")
 	@$(BIN)/python -m pytest $(ARGS)
 
-check: $(READY) ## ruff, mypy --strict, import walls, generated files in step
+check: $(READY) ## ruff, mypy --strict, import walls, generated files in step, documentation
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/python -m streams.contract.schema
+	@$(BIN)/python -m tradewind.config.schema
+	@$(BIN)/python -m tradewind.reference
+	@$(MAKE) --no-print-directory docs
 	@$(BIN)/python -m pip check
+
+# not --quiet: warnings that nobody prints are not counted by --strict
+docs: $(READY) ## the documentation as a site in build/docs; a broken link fails
+	@told=$$(NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict 2>&1) || { echo "$$told" >&2; exit 1; }
+	@echo "build/docs/index.html"
 
 bench: $(READY) ## every bench, a JSON line each; minutes, on a quiet machine
 	@for name in ingest loop pick many; do $(BIN)/python -m bench.$$name --json; done
 
 contract: $(READY) ## write docs/reference/contract from the structs
 	@$(BIN)/python -m streams.contract.schema --write
+
+reference: $(READY) ## write the other pages of docs/reference from the code
+	@$(BIN)/python -m tradewind.config.schema --write
+	@$(BIN)/python -m tradewind.reference --write
 
 lock: $(READY) ## pin what pyproject.toml asks for, with hashes and without addresses
 	@$(BIN)/python -m pip install -q uv

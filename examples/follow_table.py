@@ -1,6 +1,7 @@
-"""Follow routing tables and pick endpoints: `python examples/follow_table.py TRUST_FILE [HOST:PORT]`.
+"""Follow routing tables and pick endpoints: `python examples/follow_table.py TRUST_FILE [HOST:PORT [PREFIX]]`.
 
-TRUST_FILE holds the router's public key, `.tradewind/demo/router.key.pub` while the demo runs.
+TRUST_FILE holds the router's public key: `.tradewind/router.key.pub` of `tradewind up` or a router of yours,
+`.tradewind/demo/router.key.pub` of the demo.
 """
 
 import asyncio
@@ -13,10 +14,10 @@ from router_sync.client import Follower, KafkaSource, Picker
 from router_sync.keys import load_trust
 
 
-async def main(trust: Path, bootstrap: str) -> None:
+async def main(trust: str, bootstrap: str = "127.0.0.1:19092", prefix: str = "tradewind") -> None:
     """Print each new table, and where its routes' next requests would go."""
-    follower, pickers = Follower(load_trust(trust)), {}
-    async for found in KafkaSource(bootstrap, "tradewind").records():
+    follower, pickers = Follower(load_trust(Path(trust))), {}
+    async for found in KafkaSource(bootstrap, prefix).records():
         table = follower.offer(found, time.time())  # None: refused or not newer; follower.refused counts why
         if table is None:
             continue
@@ -31,4 +32,4 @@ async def main(trust: Path, bootstrap: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(Path(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else "127.0.0.1:19092"))
+    asyncio.run(main(*sys.argv[1:]))

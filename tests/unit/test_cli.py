@@ -56,7 +56,7 @@ def test_publishing_while_kafka_is_away_is_one_sentence_with_the_address(no_kafk
 
 
 async def test_a_producer_that_cannot_start_is_closed_and_said(no_kafka: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def all_there(*_: object) -> list[admin.Difference]:
+    async def all_there(*_: object, **__: object) -> list[admin.Difference]:
         return []
 
     monkeypatch.setattr(admin, "require", all_there)  # Kafka dies between the look at the topic and the sending

@@ -70,6 +70,7 @@ SAID: dict[type[msgspec.Struct], msgspec.Struct] = {
             grid_zone="DE", kind="average", basis="measured", carbon_g_per_kwh=300, valid_from_s=1, valid_until_s=2
         ),
         r.Interruption(endpoint="eu-1", kind="preempt", notice_at_s=1, deadline_at_s=31),
+        r.Order(endpoint="eu-1", drain=True, reason="new driver", by="ann", at_s=1, until_s=3601),
         HEALTH,
         r.Demand(source="arrivals.v1/0", at_s=1000, origin=("eu",), **COLUMNS),
         r.DemandForecast(
@@ -112,6 +113,8 @@ BAD: list[tuple[type[msgspec.Struct], str, Damage]] = [
     (r.Fleet, "a url that ends in a newline", lambda d: d["endpoints"][0].update(url="http://x\n")),
     (r.Fleet, "a country in small letters", lambda d: d["endpoints"][0].update(jurisdiction="de")),
     (r.Fleet, "an endpoint without services", lambda d: d["endpoints"][0].update(services=[])),
+    (r.Order, "no word on what is ordered", lambda d: d.pop("drain")),
+    (r.Order, "a name with a blank", lambda d: d.update(endpoint="eu 1")),
     (r.Fleet, "no capacity", lambda d: d["endpoints"][0].update(capacity_rps=0)),
     (r.DemandForecast, "a quantile that is none", lambda d: d["horizons"][0].update(rps={"95": 1.0})),
     (r.SpotPrice, "a band beyond 4", lambda d: d.update(interruption_band=5)),
