@@ -31,6 +31,7 @@ from streams.health_odd import Wrong, contradictions
 from streams.health_view import KINDS, Picture, leave, tell
 from streams.known import Known, latest, misfits
 from streams.names import Names, grown
+from streams.runtime.edge import TIMES
 from streams.runtime.step import Heard, Refusal
 from streams.seen import Seen, Watermarks
 from streams.sketch import GAMMA, Window, rebucket
@@ -382,8 +383,13 @@ def _odd(heard: Heard[EndpointMetrics]) -> dict[int, Wrong]:
 
 
 def _at_s(heard: Heard[EndpointMetrics]) -> Floats:
-    """Event times, never ahead of the broker's clock."""
-    return np.minimum(np.array(_cells(heard)["at_s"], np.float64), heard.stamps_s)
+    """Event times, never ahead of the broker's clock; worked out once."""
+    if "event_s" not in heard.memo:
+        claimed_s = heard.memo.get(TIMES)  # the edge has looked at them already, unless something was refused since
+        if claimed_s is None:
+            claimed_s = np.array(_cells(heard)["at_s"], np.float64)
+        heard.memo["event_s"] = np.minimum(claimed_s, heard.stamps_s)
+    return heard.memo["event_s"]  # type: ignore[no-any-return]
 
 
 def _met(state: HealthState, heard: Heard[EndpointMetrics]) -> tuple[Ints | None, Ints | None]:

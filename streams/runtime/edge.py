@@ -23,6 +23,8 @@ from streams.runtime.step import Heard, Refusal
 R = TypeVar("R", bound=msgspec.Struct)
 MAX_AHEAD_S = 300.0
 """A record that claims to be further ahead of the broker's clock is refused; one behind it is late at worst."""
+TIMES = "times_s"
+"""In the memo of what was heard: the times its records claim, where all of them passed."""
 MSGPACK = b"application/msgpack"
 _PATH = re.compile(r"(?: - at )?(?:`key` in )?`\$\.?(?P<path>[^`]*)`$")
 _MISSING = re.compile(r"missing required field `(?P<field>[^`]*)`")
@@ -89,6 +91,7 @@ class Edge(Generic[R]):
         if self._at_s is None or not heard.records:
             return []
         at_s = np.fromiter(map(self._at_s, heard.records), np.float64, len(heard.records))
+        heard.memo[TIMES] = at_s
         ahead_s = at_s - heard.stamps_s
         if ahead_s.max() <= MAX_AHEAD_S:
             return []
