@@ -152,6 +152,17 @@ async def test_a_restart_onto_a_port_that_was_taken_meanwhile_says_so(kafka_runt
         assert not broker.running
 
 
+async def test_a_port_where_another_broker_answers_is_not_taken_for_its_own(
+    kafka: str, kafka_runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker = EmbeddedKafka(kafka_runtime, tmp_path / "kafka")
+    theirs = int(kafka.rpartition(":")[2])
+    monkeypatch.setattr(Ports, "pick", lambda _: Ports(broker=theirs, controller=free_port()))
+    with pytest.raises(Missing, match=f"Port {theirs}"):
+        await broker.start()
+    assert not broker.running
+
+
 async def test_it_listens_on_loopback_only(kafka_runtime: Runtime, tmp_path: Path) -> None:
     async with EmbeddedKafka(kafka_runtime, tmp_path, port=None) as broker:
         sockets = psutil.Process(broker.child.pid).net_connections("tcp")

@@ -6,11 +6,11 @@ Exit status: 0 done, 1 could not, 2 wrong usage.
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
-from streams.contract.errors import TradewindError
+from streams.contract.errors import BadSetting, TradewindError
 from tradewind import __version__
 from tradewind.cli import (
     config,
@@ -27,6 +27,8 @@ from tradewind.cli import (
     up,
     version,
 )
+
+_USAGE: Final = frozenset({"argument", "arguments", "flag", "flags"})
 
 app = typer.Typer(
     name="tradewind",
@@ -71,12 +73,12 @@ def _root(
 
 
 def main() -> None:
-    """Run the command line; an error of ours becomes one sentence on stderr and exit status 1."""
+    """Run the command line; an error of ours becomes one sentence on stderr and exit status 1, of usage 2."""
     try:
         app()
     except TradewindError as error:
         print(f"tradewind: {error}", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(2 if isinstance(error, BadSetting) and error.where in _USAGE else 1)
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:

@@ -134,10 +134,12 @@ class EmbeddedKafka:
         if not (self.data / "log" / "meta.properties").exists():
             await self._format()
         self.child.start()
-        while not await _answers(LOOPBACK, self.port, self.access):
+        ours = _cluster_of(self.data)
+        while (answered := await _answer(LOOPBACK, self.port, self.access)) != ours:
             if self.child.died_early:
                 raise self._died()
-            await asyncio.sleep(0.05)
+            # another broker may have been quicker on this port: ours is about to find that out
+            await asyncio.sleep(0.05 if answered is None else 0.2)
 
     def _prepare_folder(self) -> None:
         assert self._ports is not None
@@ -147,7 +149,8 @@ class EmbeddedKafka:
             settings = self.data / "server.properties"
             if self._secured:
                 self._secured.write(self.data)
-                settings.touch(0o600)  # it holds a password
+                settings.touch(0o600)
+                settings.chmod(0o600)  # it holds a password, and may be there from a run without one
             settings.write_text(render(server_properties(self._ports, self._retention_bytes, self._secured)))
         except OSError as error:
             what = f"The data folder {self.data} cannot be written ({error.strerror})"
@@ -186,16 +189,23 @@ class EmbeddedKafka:
         )
 
 
-async def _answers(host: str, port: int, access: Access) -> bool:
-    """Whether a metadata request is answered there, and names a broker that is ready to lead partitions."""
+def _cluster_of(data: Path) -> str:
+    """The id of the cluster that the folder was formatted for."""
+    lines = (data / "log" / "meta.properties").read_text("utf-8").splitlines()
+    return next(line.partition("=")[2] for line in lines if line.startswith("cluster.id="))
+
+
+async def _answer(host: str, port: int, access: Access) -> str | None:
+    """The id of the cluster that answers a metadata request there; None: nobody does, or cannot lead partitions yet."""
     if not await _listens(host, port):  # aiokafka logs an error for every refused connection
-        return False
+        return None
     admin = AIOKafkaAdminClient(**client_options(access), request_timeout_ms=2000)
     try:
         await admin.start()
-        return bool((await admin.describe_cluster())["brokers"])
+        said = await admin.describe_cluster()
+        return str(said["cluster_id"]) if said["brokers"] else None
     except (KafkaError, OSError):
-        return False
+        return None
     finally:
         await admin.close()
 
