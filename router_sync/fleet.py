@@ -23,7 +23,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from router_sync.countries import COUNTRIES
 from router_sync.policy import forbidden
-from streams.contract.errors import Stop, shown
+from streams.contract.errors import Stop, shown, without_user
 from streams.contract.records import Endpoint, Fleet, Origin, RequestClass, Service
 
 _PARTS: Final[dict[str, type[msgspec.Struct]]] = {"services": Service, "origins": Origin, "endpoints": Endpoint}
@@ -50,7 +50,8 @@ class Problem:
         """For programs: file, line (None where it is about the whole file), field, value, remedy."""
         file, _, line = self.where.rpartition(":")
         file, at = (file, int(line)) if line.isdecimal() else (self.where, None)
-        return {"file": file, "line": at, "field": self.field, "value": self.value, "remedy": self.remedy}
+        value = without_user(self.value) if isinstance(self.value, str) else self.value
+        return {"file": file, "line": at, "field": self.field, "value": value, "remedy": self.remedy}
 
 
 class BadFleet(Stop):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from pathlib import Path
 
 import msgspec
+
+from tradewind.up.folder import LOCK
 
 NOTE = "up.json"
 VERSION = 1
@@ -52,7 +55,8 @@ def read(state_dir: Path) -> Running | None:
         running = msgspec.json.decode((state_dir / NOTE).read_bytes(), type=Running)
     except (OSError, msgspec.MsgspecError):
         return None
-    return running if running.version == VERSION and _lives(running.pid) else None
+    ours = running.version == VERSION and _lives(running.pid) and _held(state_dir / LOCK)
+    return running if ours else None
 
 
 def _lives(pid: int) -> bool:
@@ -63,3 +67,17 @@ def _lives(pid: int) -> bool:
     except PermissionError:  # somebody else's, but there
         return True
     return True
+
+
+def _held(lock: Path) -> bool:
+    """Whether an `up` has its folder locked: another process may have got the number of one that was killed.
+
+    Asked by a shared lock, let go at once, so that askers disturb neither it nor each other. True where there is no
+    lock to ask.
+    """
+    try:
+        with lock.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    return False

@@ -118,11 +118,11 @@ def _keys(path: Path) -> tuple[_Key, ...]:
         said = YAML(typ="safe", pure=True).load(path.read_text("utf-8"))
         formats.require(path, formats.number_in(said), FORMAT, "Update this gateway, or give it a file that it reads.")
         keys = msgspec.convert(said, _Keys).keys
-    except (OSError, UnicodeDecodeError, YAMLError) as error:
-        why = getattr(error, "strerror", None) or getattr(error, "problem", None) or "it is no text"
-        raise BadSetting(str(path), "keys", str(why), "Give a readable YAML or JSON file with a list `keys`.") from None
-    except msgspec.ValidationError as error:
+    except msgspec.ValidationError as error:  # a ValueError too
         raise BadSetting(str(path), "keys", "its content", f"{error}: sha256, tenant and classes per key.") from None
+    except (OSError, YAMLError, ValueError, LookupError, RecursionError) as error:  # 2020-13-45, !!bool x, [[[[…
+        why = getattr(error, "strerror", None) or getattr(error, "problem", None) or f"no text ({type(error).__name__})"
+        raise BadSetting(str(path), "keys", str(why), "Give a readable YAML or JSON file with a list `keys`.") from None
     if len({key.sha256 for key in keys}) != len(keys):
         raise BadSetting(str(path), "keys", "sha256", "A key stands there twice; leave one of the two.")
     return keys

@@ -45,7 +45,8 @@ def http_service(request: web.BaseRequest) -> tuple[str, str]:
         name, _, rest = path.removeprefix(SERVICES).partition("/")
         named, path = unquote(name), f"/{rest}"
     parts = unquote(path).replace("\\", "/").split("/")
-    if not path.isascii() or not path.startswith("/") or "." in parts or ".." in parts:
+    climbs = any(part in (".", "..") or part.startswith("..;") for part in parts)  # servlets read ..;x as ..
+    if not path.isascii() or not path.startswith("/") or climbs:
         raise Refusal(400, "invalid_path", "The path has to be ASCII, without . and .. in it.")
     return named, path
 

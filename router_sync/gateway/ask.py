@@ -120,13 +120,14 @@ async def read_http(request: web.BaseRequest, limits: Limits, service: str) -> A
 def passed_headers(request: web.BaseRequest) -> CIMultiDict[str]:
     """The caller's headers that go on to an endpoint; it is asked for an answer without a content encoding.
 
-    A body that came compressed goes on as it was before that, and is not called compressed any more.
+    A body that came compressed goes on as it was before that, and is not called compressed any more. A name with an
+    underscore does not go on: many servers read x_team as x-team, and it would pass for what only we may say.
     """
     passed: CIMultiDict[str] = CIMultiDict({"Accept-Encoding": "identity"})
     hop = hop_by_hop(request.headers)
     for name, value in request.headers.items():
         lower = name.lower()
-        if lower in _NOT_PASSED or lower.startswith(_OURS) or lower in hop:
+        if lower in _NOT_PASSED or lower.startswith(_OURS) or lower in hop or "_" in lower:
             continue
         if lower != "content-encoding" or value.strip().lower() not in _DECODED:
             passed.add(name, value)

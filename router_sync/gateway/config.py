@@ -25,8 +25,11 @@ _Seconds = Annotated[float, Meta(gt=0, le=3600)]
 _FIELD: Final = re.compile(r"field `(\w+)`")
 HIDDEN: Final = "***"
 _HARMLESS: Final = frozenset(
-    {"header", "scheme", "pass_authorization", "ca_file", "cert_file", "key_file", "server_name"}
-)
+    {
+        "header", "scheme", "pass_authorization", "ca_file", "cert_file", "key_file", "server_name", "hosts",
+        "credential.file",
+    }
+)  # fmt: skip
 """Fields of an upstream whose values may be said aloud."""
 _CHOICES: Final = {"jwt.algorithms": f"choose from {', '.join(get_args(Algorithm))}"}
 _Kind = TypeVar("_Kind")
@@ -162,7 +165,7 @@ def load_fields(path: Path) -> dict[str, Any]:
     remedy = "Give a readable YAML file of settings, like `origin: europe`."
     try:
         said = YAML(typ="safe", pure=True).load(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, YAMLError) as error:
+    except (OSError, YAMLError, ValueError, LookupError, RecursionError) as error:  # 2020-13-45, !!bool x, [[[[…
         raise BadSetting(str(path), "config", _why(error), remedy) from None
     if not isinstance(said, dict) or not all(isinstance(field, str) for field in said):
         raise BadSetting(str(path), "config", said, remedy)
@@ -204,12 +207,14 @@ def _converted(where: str, said: Any, kind: type[_Kind], at: str) -> _Kind:
 def hidden(field: str) -> bool:
     """Whether the value of `field` is not to be said aloud: a secret may stand where its reference should.
 
-    >>> [hidden(f"upstreams.a.{field}") for field in ("ca_file", "credential", "credential.file", "headers.x-key")]
+    Names of headers may have dots: what looks like a reference's file there may be a header of that name.
+
+    >>> [hidden(f"upstreams.a.{field}") for field in ("ca_file", "credential", "credential.file", "headers.x.file")]
     [False, True, False, True]
     """
     first, _, rest = field.removeprefix("gateway.").partition(".")
     below = rest.partition(".")[2]
-    return first == "upstreams" and below not in _HARMLESS and not below.endswith(".file")
+    return first == "upstreams" and below.partition("[")[0] not in _HARMLESS
 
 
 def _shown(said: Any, field: str, below: str) -> Any:

@@ -10,6 +10,7 @@ Plain answers are held until whole, streams until their first event: up to there
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from io import BytesIO
 from typing import Any, Final
 
@@ -18,11 +19,11 @@ from aiohttp import web
 from multidict import CIMultiDict
 from yarl import URL
 
-from router_sync.client import Pick
+from router_sync.client import LocalEndpoint, Pick
 from router_sync.gateway.ask import CREDENTIALS, Upload, hop_by_hop
 from router_sync.gateway.config import Deadlines, Limits
 from router_sync.gateway.events import Events, tokens_of
-from router_sync.gateway.handshake import Complaints, why
+from router_sync.gateway.handshake import Complaints, barred, why
 from router_sync.gateway.refusal import Refusal
 from router_sync.gateway.rename import answered_as, asked_as
 from router_sync.gateway.resume import Journal
@@ -40,6 +41,8 @@ _READS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _KNOWN_URLS: Final = 10_000
 _SHORT: Final = 200
 _ENDS_WITH_DONE: Final = frozenset({"/v1/chat/completions", "/v1/completions"})
+_FORMS_WITH_MODEL: Final = ("/v1/audio/", "/v1/images/", "/v1/videos")
+"""Where a form has a field `model`; the form of a file or an upload has none."""
 
 
 class Exchange:
@@ -61,23 +64,30 @@ class Exchange:
         self._urls: dict[tuple[str, str], URL] = {}
         self._waiting: dict[str, set[asyncio.Timeout]] = {}
         """Attempts by endpoint that have heard nothing yet."""
+        self._elsewhere: dict[asyncio.Timeout, Callable[[], bool]] = {}
+        """Whether such an attempt may be given up, because another endpoint can be asked."""
 
     def evacuate(self, endpoint: str) -> None:
-        """The endpoint has fallen: who waits there for a first byte waits no longer, and may ask another."""
+        """The endpoint has fallen: who waits there for a first byte, and may ask another one, waits no longer."""
         for limit in tuple(self._waiting.get(endpoint, ())):
-            if not limit.expired():
+            if not limit.expired() and self._elsewhere[limit]():
                 limit.reschedule(self._now())
 
-    async def attempt(self, trip: Trip, pick: Pick, seen: Seen) -> web.StreamResponse:
-        """The answer, sent or ready to be sent. Raises Failed, CallerGone, or Refusal when the caller is at fault."""
+    async def attempt(self, trip: Trip, pick: Pick, seen: Seen, elsewhere: Callable[[], bool]) -> web.StreamResponse:
+        """The answer, sent or ready to be sent. Raises Failed, CallerGone, or Refusal when the caller is at fault.
+
+        `elsewhere` says, when the endpoint falls, whether another one may be asked instead, and there is one.
+        """
         seen.waiting = self._waiting.setdefault(pick.endpoint.name, set())
         try:
             async with asyncio.timeout_at(min(self._now() + self._first_byte_s(trip, pick), trip.until_s)) as limit:
                 seen.waiting.add(limit)
+                self._elsewhere[limit] = elsewhere
                 try:
                     return await self._exchanged(trip, pick, seen, limit)
                 finally:
                     seen.waiting.discard(limit)
+                    del self._elsewhere[limit]
         except aiohttp.ConnectionTimeoutError:
             raise Failed("connect", f"no connection within {self._connect_s(pick)}") from None
         except TimeoutError:
@@ -93,6 +103,8 @@ class Exchange:
 
     async def _exchanged(self, trip: Trip, pick: Pick, seen: Seen, limit: asyncio.Timeout) -> web.StreamResponse:
         link, url = self._upstreams.of(pick.endpoint), self._url(pick.endpoint.url, trip)
+        if (reason := barred(url, pick.endpoint.name, link, self._complaints)) is not None:
+            raise Failed("connect", reason)
         async with self._session.request(
             trip.method,
             url,
@@ -104,8 +116,8 @@ class Exchange:
             timeout=self._tls_timeout if url.scheme == "https" else self._timeout,
         ) as answer:
             _refuse_failure(answer)
-            if answer.status == 401 and not link.passes:
-                self._unwelcome(pick, link)
+            if answer.status == 401 and not link.passes and not trip.http:  # there it may be a user's password
+                self._refused(pick, link)
             streams = answer.headers.get("Content-Type", "").startswith("text/event-stream")
             encoded = answer.headers.get("Content-Encoding", "identity").lower() != "identity"
             if trip.response is not None:
@@ -115,14 +127,18 @@ class Exchange:
             # an encoded stream was not asked for, and cannot be looked into: it goes through as it is
             return await self._plain(trip, pick, seen, answer, limit, self._hold(trip, answer, streams))
 
-    def _unwelcome(self, pick: Pick, link: Link) -> None:
-        """401 although no caller's credentials were sent: it refuses us. Raises Failed if ours were."""
-        endpoint = pick.endpoint.name
-        at = f"upstreams.{link.name or endpoint}"
+    def unwelcome(self, endpoint: LocalEndpoint) -> None:
+        """Tell the log that the endpoint refuses us, and how to mend that."""
+        link = self._upstreams.of(endpoint)
+        at = f"upstreams.{link.name or endpoint.name}"
         remedy = f"give it one it accepts in {at}.credential" if link.credential else f"give it a credential in {at}"
-        self._complaints.tell("upstream_refuses_credential", endpoint, "it answered 401", remedy)
+        self._complaints.tell("upstream_refuses_credential", endpoint.name, "it answered 401", remedy)
+
+    def _refused(self, pick: Pick, link: Link) -> None:
+        """401 although no caller's credentials were sent. Raises Failed if ours were: others may answer the same."""
         if link.credential:
             raise Failed("client_4xx", "it refuses the gateway's credential", unwelcome=True)
+        self.unwelcome(pick.endpoint)
 
     def _body(self, trip: Trip, pick: Pick) -> bytes | Upload:
         """The body for this endpoint, which may call the model by another name."""
@@ -132,6 +148,8 @@ class Exchange:
         if isinstance(body, Upload):
             if body.json:
                 raise _unchangeable(self._limits.max_body_bytes)
+            if model != trip.service and _is_form_with_model(trip):
+                raise _not_renamed(model)
             return body
         return asked_as(body, model)
 
@@ -176,7 +194,8 @@ class Exchange:
         if url is None:
             base = base.rstrip("/")
             url = URL((base if trip.http else base.removesuffix("/v1")) + trip.path, encoded=True)
-            if len(self._urls) < _KNOWN_URLS and len(trip.path) < _SHORT:
+            # the paths of a plain service are without number, and would leave no room for OpenAI's few
+            if not trip.http and len(self._urls) < _KNOWN_URLS and len(trip.path) < _SHORT:
                 self._urls[where] = url
         return URL(f"{url}?{trip.query}", encoded=True) if trip.query else url
 
@@ -311,6 +330,16 @@ def _unchangeable(limit: int) -> Refusal:
         f"The request body is larger than max_body_bytes = {limit} bytes, and its model has to be changed on the way."
     )
     return Refusal(413, "request_too_large", f"{says} Send less, or raise the limit.")
+
+
+def _is_form_with_model(trip: Trip) -> bool:
+    kind = trip.request.headers.get("Content-Type", "").lower()
+    return kind.startswith("multipart/") and trip.path.startswith(_FORMS_WITH_MODEL)
+
+
+def _not_renamed(model: str) -> Refusal:
+    says = f"The endpoint calls this model {model!r}, and `model` in a form is not changed on the way."
+    return Refusal(400, "model_not_renamed", f"{says} Ask for a service that bears its model's name.", param="model")
 
 
 def _is_json(answer: aiohttp.ClientResponse) -> bool:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ipaddress
 import ssl
 from collections import Counter
 from typing import Final
 
 import aiohttp
+from yarl import URL
 
 from router_sync.gateway.upstream import DEFAULT, Link
 from streams import signals
@@ -30,9 +32,42 @@ class Complaints:
         if count.bit_count() == 1:
             signals.event(event, "warning", endpoint=endpoint, reason=reason, remedy=remedy, count=count)
 
+    def tell_once(self, event: str, endpoint: str, reason: str, remedy: str) -> None:
+        if not self._counts[event, endpoint]:
+            self.tell(event, endpoint, reason, remedy)
+
     def ended(self, event: str, endpoint: str) -> None:
         """It is well again: what comes next is news."""
         del self._counts[event, endpoint]
+
+
+def barred(url: URL, endpoint: str, link: Link, complaints: Complaints) -> str | None:
+    """Why nothing may be sent to `url`, which is no host of its entry; None when it may. Either may go to the log.
+
+    Where an endpoint is says the fleet; whoever writes that shall not get what is meant for another host.
+    """
+    if not (link.hosts or link.credential):
+        return None
+    bare = (url.raw_host or "").lower()
+    host = f"[{bare}]" if ":" in bare else bare
+    if not link.reaches(host, url.port):
+        at = f"upstreams.{link.name}.hosts"
+        remedy = f"add it to {at} if it is yours; else see who changed the endpoint's url in the fleet (fleet.v1)"
+        complaints.tell("upstream_credential_withheld", endpoint, f"{host}:{url.port} is not in {at}", remedy)
+        return f"{host} is no host that it may be sent to"
+    if link.credential and url.scheme == "http" and not _is_loopback(bare):
+        reason = f"the credential of upstreams.{link.name} goes to {host}:{url.port} unencrypted"
+        complaints.tell_once("upstream_credential_in_clear", endpoint, reason, "give the endpoint an https url")
+    return None
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def why(error: Exception, endpoint: str, link: Link, complaints: Complaints) -> str | None:

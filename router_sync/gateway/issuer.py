@@ -108,8 +108,8 @@ class IssuerKeys:
                 if answer.status != 200:
                     raise ValueError(f"it answered {answer.status}")
                 keys = tuple(of_jwks(await _body(answer)))
-            if not keys:
-                raise ValueError("it holds no key of a kind that is accepted")
+            if not self._fit(keys):
+                raise ValueError(f"it holds no public key for {', '.join(self._said.algorithms)}")
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
             self._failures += 1
             if self._failures.bit_count() == 1:  # 1, 2, 4, 8 …
@@ -135,10 +135,14 @@ class IssuerKeys:
             raise BadSetting("gateway", field, str(path), f"{error.strerror}: name a readable file.") from None
         except ValueError as error:
             raise BadSetting("gateway", field, str(path), f"{error}.") from None
-        if not any(key.algorithm in said.algorithms for key in keys):
+        if not self._fit(keys):
             remedy = f"It holds no public key for {', '.join(said.algorithms)}: RSA of 2048 bits, P-256 or Ed25519."
             raise BadSetting("gateway", field, str(path), remedy)
         self._take(keys)
+
+    def _fit(self, keys: tuple[Key, ...]) -> bool:
+        """Whether one of them could check a token that is accepted."""
+        return any(key.algorithm in self._said.algorithms for key in keys)
 
     def _take(self, keys: tuple[Key, ...]) -> None:
         self._keys = keys

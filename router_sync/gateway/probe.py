@@ -17,7 +17,7 @@ from yarl import URL
 
 from router_sync.client import LocalEndpoint, Picker
 from router_sync.gateway.config import Probing
-from router_sync.gateway.handshake import Complaints, why
+from router_sync.gateway.handshake import Complaints, barred, why
 from router_sync.gateway.kept import kept
 from router_sync.gateway.report import Reporter
 from router_sync.gateway.upstream import Upstreams
@@ -131,6 +131,8 @@ class Prober:
         """What is wrong; None when it is alive. It is asked as it is with requests: same credential, same TLS."""
         link = self._upstreams.of(local)
         url = health_url(local.url, local.health_path or self._config.path, local.api)
+        if barred(url, local.name, link, self._complaints) is not None:
+            return "connect"
         try:
             async with (
                 asyncio.timeout(self._config.timeout_s),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Final, Generic, TypeVar
 
 import msgspec
@@ -146,16 +147,24 @@ class Relay:
     async def _attempts_until(self, trip: Trip, picker: Picker) -> web.StreamResponse:
         self._budget.request()
         failure: Failed | None = None
+        refusing: list[tuple[LocalEndpoint, bool]] = []
+        elsewhere = partial(self._elsewhere, trip, picker)
         while (pick := self._next(trip, picker, failure)) is not None:
             if trip.response is not None and not self._goes_on(trip, pick):
                 break
             trip.tried.append(pick.endpoint.name)
             try:
-                return await self._attempt(trip, pick)
+                response = await self._attempt(trip, pick, elsewhere, refusing)
             except Failed as failed:
                 failure = failed
             except CallerGone:
                 return _hung_up(trip)
+            else:
+                if response.status < 400:
+                    self._accuse_refusing(refusing)
+                return response
+        if trip.response is None and refusing and len(refusing) == len(trip.tried):
+            self._all_refuse(trip, refusing)
         if trip.response is not None and failure is not None:
             return await self._broken_off(trip, failure)
         return self._lost(trip, picker, failure)
@@ -185,24 +194,39 @@ class Relay:
         body = trip.ask.body
         if isinstance(body, Upload) and body.begun:
             return False
-        if failure.kind == "connect" or failure.unwelcome or trip.method in IDEMPOTENT:
+        return failure.kind == "connect" or failure.unwelcome or self._harmless(trip)
+
+    def _harmless(self, trip: Trip) -> bool:
+        """Whether an endpoint that has been asked already may go on with it, though another is asked too."""
+        if trip.method in IDEMPOTENT:
             return True
         return self._config.retries.generation and trip.path in _GENERATION and not trip.http
 
+    def _elsewhere(self, trip: Trip, picker: Picker) -> bool:
+        """Whether a trip that waits for a first byte may be asked of another endpoint, and there is one."""
+        body = trip.ask.body
+        if len(trip.tried) >= self._config.retries.attempts or (isinstance(body, Upload) and body.begun):
+            return False
+        return self._harmless(trip) and picker.left(self._config.origin, trip.class_, trip.tried) > 0
+
     # -- one attempt, and what is learnt from it ----------------------------------------------------------------------
 
-    async def _attempt(self, trip: Trip, pick: Pick) -> web.StreamResponse:
+    async def _attempt(
+        self, trip: Trip, pick: Pick, elsewhere: Callable[[], bool], refusing: list[tuple[LocalEndpoint, bool]]
+    ) -> web.StreamResponse:
         local, seen, began_s = pick.endpoint, Seen(), self._now()
         standing, trial, settled = self._reporter.standing(local.name), local.begin(), False
         standing.in_flight += 1
         try:
-            response = await self._exchange.attempt(trip, pick, seen)
+            response = await self._exchange.attempt(trip, pick, seen, elsewhere)
             settled = True
             self._answered(trip, pick, seen, response.status, began_s, trial)
             return response
         except Failed as failure:
             settled = True
             self._failed(trip, pick, failure, began_s, trial)
+            if failure.unwelcome:
+                refusing.append((local, trial))
             raise
         finally:
             standing.in_flight -= 1
@@ -247,9 +271,40 @@ class Relay:
             if not trial and self._reporter.well(local.name):
                 self._hold(trip, trip.blame, local)
                 return
-        # who refuses this gateway is shut for it like one that is down; to the fleet it is not
-        local.failed(now_s, "http_5xx" if failure.unwelcome else failure.kind, trial)
+        local.failed(now_s, failure.kind, trial)
+        if failure.unwelcome:  # a caller's headers can make it say so: nothing is held against it, nor cut there
+            self._reporter.failed(local.name, trip.service, trip.class_, failure.kind)
+            if trip.blame is not None:
+                trip.blame.refusals += 1
+            return
         self._accused(trip, local, failure.kind)
+
+    def _all_refuse(self, trip: Trip, refusing: list[tuple[LocalEndpoint, bool]]) -> None:
+        """All said 401. Refusal 401 when they are several: it is likely the request's; of one nobody can tell."""
+        self._tell_refusing(refusing)
+        if len(refusing) == 1:
+            return
+        message = (
+            f"{len(refusing)} endpoints answered 401 to this request. See its headers, as OpenAI-Organization; "
+            "if others are refused too, it is the gateway's credentials: its log names them."
+        )
+        headers = {"x-tradewind-attempts": str(len(refusing)), "x-tradewind-table": trip.table}
+        raise Refusal(401, "upstream_unauthorized", message, headers=headers)
+
+    def _accuse_refusing(self, refusing: list[tuple[LocalEndpoint, bool]]) -> None:
+        """Another endpoint has answered what these refused with 401: they are shut here, like one that is down.
+
+        To the fleet they are not down. Who has served others well a moment ago takes our credential: it is not accused.
+        """
+        for local, trial in self._tell_refusing(refusing):
+            local.breaker.hard(self._now(), trial)
+
+    def _tell_refusing(self, refusing: list[tuple[LocalEndpoint, bool]]) -> list[tuple[LocalEndpoint, bool]]:
+        """Those that do not take our credential, for all we know; the log is told of each."""
+        ours = [(local, trial) for local, trial in refusing if not self._reporter.well(local.name)]
+        for local, _ in ours:
+            self._exchange.unwelcome(local)
+        return ours
 
     def _hold(self, trip: Trip, blame: Blame, local: LocalEndpoint) -> None:
         """Nothing is said of the endpoint before another one has been asked, or its probe has failed."""

@@ -93,6 +93,9 @@ class Gateway:
         self.reporter = Reporter(self.sink, config.name, config.origin, int(self._now_s() * 1000), self._now_s)
         services = self.following.pickers
         complaints, upstreams = Complaints(), self._trusted.upstreams
+        if unbound := upstreams.unbound():
+            remedy = "give each `hosts`: else whoever may write the fleet (fleet.v1) says where its credential goes"
+            signals.event("upstream_credential_unbound", "warning", upstreams=unbound, remedy=remedy)
         exchange = Exchange(self._session, config.limits, config.deadlines, upstreams, complaints)
         self._prober = Prober(
             config.probing, self._session, services.items, self.reporter, self._rng, upstreams, complaints,

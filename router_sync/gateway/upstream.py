@@ -2,7 +2,7 @@
 
 upstreams:
   gpu-eu-1: {credential: {file: /run/secrets/gpu-eu-1}}              # an endpoint's name goes first,
-  azure:    {credential: {env: AZURE_KEY}, header: api-key}          # then its provider's,
+  azure:    {credential: {env: AZURE_KEY}, header: api-key, hosts: [us.azure.example]}   # then its provider's,
   default:  {ca_file: ca.pem, cert_file: us.pem, key_file: us.key}   # then this
 """
 
@@ -24,6 +24,7 @@ from router_sync.gateway.watch import Watch
 from streams.contract.errors import BadSetting
 
 DEFAULT: Final = "default"
+Host = Annotated[str, Meta(max_length=260, pattern=r"^(\[[0-9A-Fa-f:.]+\]|[^\s/:@\[\]]+)(:[0-9]{1,5})?$(?!\n)")]
 HeaderName = Annotated[str, Meta(max_length=128, pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$(?!\n)")]
 _OURS: Final = frozenset(
     {
@@ -38,6 +39,9 @@ class Upstream(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """How one endpoint, or all of a provider, are reached."""
 
     credential: Reference | None = None
+    hosts: tuple[Host, ...] = ()
+    """`host` or `host:port`, and nothing else is sent to by this entry: not its credential, its headers nor its
+    certificate. Without it they go wherever the fleet says the endpoint is."""
     header: HeaderName = "Authorization"
     """Carries the credential."""
     scheme: Annotated[str, Meta(max_length=64, pattern=r"^[A-Za-z0-9_.~+-]*$(?!\n)")] | None = None
@@ -82,17 +86,23 @@ class Upstream(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 class Link:
     """How to reach one endpoint, as it is now. The same object stays when credentials change."""
 
-    __slots__ = ("credential", "headers", "name", "passes", "server_name", "tls")
+    __slots__ = ("credential", "headers", "hosts", "name", "passes", "server_name", "tls")
 
     def __init__(self, name: str = "") -> None:
         self.name = name
         self.headers: tuple[tuple[str, Secret], ...] = ()
         self.credential = False
         """Whether one of ours is sent."""
+        self.hosts: frozenset[str] = frozenset()
+        """The only ones that may be sent to, in lower case; empty for any."""
         self.passes = False
         """Whether the caller's is."""
         self.tls: ssl.SSLContext | bool = True
         self.server_name: str | None = None
+
+    def reaches(self, host: str, port: int | None) -> bool:
+        """Whether requests may go there; `host` as in a url, in lower case."""
+        return not self.hosts or host in self.hosts or f"{host}:{port}" in self.hosts
 
     def said(self) -> dict[str, str]:
         """The headers to set, readable: for the one who sends them and nobody else."""
@@ -128,6 +138,10 @@ class Upstreams:
         named = {name for endpoint in endpoints for name in (endpoint.name, endpoint.provider)}
         return sorted(self._links.keys() - named - {DEFAULT})
 
+    def unbound(self) -> list[str]:
+        """Entries whose credential goes wherever the fleet says, sorted."""
+        return sorted(name for name, link in self._links.items() if link.credential and not link.hosts)
+
     def _load(self, said: Upstream, link: Link) -> None:
         at = f"upstreams.{link.name}"
         headers = [(name, self._value(value, f"{at}.headers.{name}")) for name, value in said.headers.items()]
@@ -138,6 +152,7 @@ class Upstreams:
             link.tls = client_context(at, said.ca_file, said.cert_file, said.key_file)
         link.headers, link.credential = tuple(headers), said.credential is not None
         link.passes, link.server_name = said.pass_authorization, said.server_name
+        link.hosts = frozenset(host.lower() for host in said.hosts)
 
     def _value(self, said: str | Reference, field: str) -> Secret:
         if isinstance(said, Reference):

@@ -24,7 +24,7 @@ class Watch:
         self._watched: list[_Watched] = []
 
     def add(self, what: str, paths: Iterable[Path], reload: Callable[[], None]) -> None:
-        """From now on call `reload` when one of `paths` has changed; it raises Stop to keep what was."""
+        """From now on call `reload` when one of `paths` has changed; it raises to keep what was, best a Stop."""
         if paths := tuple(paths):
             self._watched.append(_Watched(what, paths, reload))
 
@@ -46,8 +46,9 @@ class Watch:
             files = ", ".join(map(str, watched.paths))
             try:
                 watched.reload()
-            except Stop as error:
-                signals.event("file_refused", "error", what=watched.what, files=files, reason=str(error), kept="old")
+            except Exception as error:  # noqa: BLE001 - one bad file must not stop another's change: it is seen once
+                reason = str(error) if isinstance(error, Stop) else f"{type(error).__name__} while it was read"
+                signals.event("file_refused", "error", what=watched.what, files=files, reason=reason, kept="old")
             else:
                 signals.event("file_taken_over", what=watched.what, files=files)
 

@@ -14,20 +14,34 @@ TradewindError
 
 from __future__ import annotations
 
+import re
+from typing import Final
+
 _SHOWN = 120
 _SECRETS = ("password", "passphrase", "secret", "token", "api_key")
 _HIDDEN = "(not shown)"
+_USER: Final = re.compile(r"//[^/\s@'\"]+@")
 
 
 def shown(value: object) -> str:
-    """`value` as one short line, fit for a log or an error; long values are cut and say so."""
-    text = repr(value)
+    """`value` as one short line, fit for a log or an error; long values are cut and say so, users in URLs are not said.
+
+    >>> shown("http://root:secret@h:1/x")
+    "'http://***@h:1/x'"
+    """
+    text = without_user(repr(value))
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}… ({len(text)} characters)"
 
 
-def _is_secret(field: str) -> bool:
-    """
-    >>> [_is_secret(field) for field in ("sasl_password_file", "kafka.sasl_password", "token_env", "api_keys")]
+def without_user(text: str) -> str:
+    """`text` without the users and passwords in its URLs."""
+    return _USER.sub("//***@", text)
+
+
+def is_secret(field: str) -> bool:
+    """Whether a field of this name would hold a secret itself.
+
+    >>> [is_secret(field) for field in ("sasl_password_file", "kafka.sasl_password", "token_env", "api_keys")]
     [False, True, False, False]
     """
     return field.lower().rpartition(".")[2].endswith(_SECRETS)
@@ -72,7 +86,7 @@ class BadSetting(Stop):
     """
 
     def __init__(self, where: str, field: str, value: object, remedy: str) -> None:
-        value = _HIDDEN if value is not None and _is_secret(field) else value
+        value = _HIDDEN if value is not None and is_secret(field) else value
         super().__init__(f"{where}: {field} = {shown(value)} cannot be used", remedy)
         self.where, self.field, self.value = where, field, value
 

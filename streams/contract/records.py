@@ -420,7 +420,10 @@ class TableEndpoint(Record, frozen=True, kw_only=True):
 
 
 class Route(Record, frozen=True, kw_only=True):
-    """Where requests of one origin and class go: shares add up to 1; fallbacks in order when all shares fail."""
+    """Where requests of one origin and class go: shares add up to 1; fallbacks in order when all shares fail.
+
+    Or the route is empty: nothing may be asked.
+    """
 
     origin: Name
     class_: Name = msgspec.field(name="class")

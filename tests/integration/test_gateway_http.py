@@ -14,6 +14,8 @@ from aiohttp import web
 from yarl import URL
 
 from router_sync.gateway import Limits, Probing
+from router_sync.gateway.secret import Reference
+from router_sync.gateway.upstream import Upstream
 from tests.integration.gateway_house import (
     CHAT,
     House,
@@ -89,6 +91,48 @@ async def test_only_idempotent_requests_go_to_another_endpoint_when_one_broke_of
         status, _, _ = await fetch(one, method, f"/services/m{CHAT}", data=b"x")
     assert len(asked) == times
     assert status == (200 if times else 502)
+
+
+@pytest.mark.parametrize(
+    ("method", "others", "expected"), [("POST", 1, (200, "a")), ("PUT", 0, (200, "a")), ("PUT", 1, (200, "b"))]
+)
+async def test_who_waits_at_an_endpoint_that_falls_leaves_it_only_where_he_may_ask_another(
+    tmp_path: Path, method: str, others: int, expected: tuple[int, str]
+) -> None:
+    release, waiting = asyncio.Event(), asyncio.Event()
+
+    async def crashing(request: web.Request) -> web.StreamResponse:
+        if request.path == "/crash":
+            return await resetting(request)
+        waiting.set()
+        await release.wait()
+        return web.Response()
+
+    async with upstream(crashing, path=ANY) as a, upstream(echo, path=ANY) as b:
+        urls = {"a": a, **({"b": b} if others else {})}
+        async with house(tmp_path, table(urls, {"a": 1.0}, HTTP)) as one:
+            slow = asyncio.create_task(fetch(one, method, "/services/m/slow", data=b"x"))
+            await waiting.wait()
+            while not one.gateway.following.pickers["m"].endpoints["a"].breaker.shut:
+                await fetch(one, "POST", "/services/m/crash", data=b"x")
+            if expected[1] == "a":
+                release.set()
+            status, headers, _ = await slow
+            assert (status, headers["x-tradewind-endpoint"]) == expected
+
+
+async def test_a_users_wrong_password_is_between_him_and_the_service(tmp_path: Path) -> None:
+    upstreams = {"default": Upstream(credential=Reference(env="KEY"), header="x-gateway")}
+    async with (
+        upstream(answering(b"no", 401), path=ANY) as a,
+        upstream(echo, path=ANY) as b,
+        house(tmp_path, table({"a": a, "b": b}, {"a": 1.0}, HTTP), {"KEY": "k"}, upstreams=upstreams) as one,
+    ):
+        for _ in range(4):
+            status, headers, body = await fetch(one, "POST", "/services/m/login", data=b"x")
+            assert (status, headers["x-tradewind-endpoint"], body) == (401, "a", b"no")
+        assert one.gateway.following.pickers["m"].endpoints["a"].breaker.streak == 0
+        assert not one.gateway.relay._exchange._urls  # such paths are not kept: there are too many
 
 
 async def test_any_request_goes_elsewhere_when_no_connection_was_made(tmp_path: Path) -> None:
@@ -169,6 +213,7 @@ async def test_what_is_not_meant_for_a_plain_service_is_told_so(tmp_path: Path) 
             ("GET", "/services/m/../../x", {}, 400, "without . and .."),
             ("GET", "/services/m/%2e%2e/x", {}, 400, "without . and .."),
             ("GET", "/services/m/a%5c..%5cx", {}, 400, "without . and .."),
+            ("GET", "/services/m/a/..%3Bx/y", {}, 400, "without . and .."),
             ("TRACE", "/services/m/x", {}, 405, "TRACE"),
             ("GET", "/services/m/x", {"headers": websocket}, 501, "Websockets"),
         ]

@@ -21,7 +21,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from router_sync.gateway import Limits
 from router_sync.gateway.claims import Jwt
+from router_sync.gateway.issuer import IssuerKeys, Key
 from router_sync.gateway.tls import Tls
+from router_sync.gateway.watch import Watch
 from tests.integration.gateway_house import (
     CHAT,
     DONE,
@@ -223,6 +225,17 @@ async def test_until_the_issuers_keys_are_there_tokens_wait_and_the_gateway_is_n
         async with one.session.get(one.url + "/readyz") as ready:
             assert ready.status == 503
             assert "token issuer" in (await ready.json())["why"]
+
+
+async def test_a_key_set_without_a_key_of_an_accepted_kind_does_not_replace_the_old_one() -> None:
+    issuer = Issuer()
+    issuer.turn("one")  # EdDSA
+    async with upstream(issuer.serve) as url, aiohttp.ClientSession() as session:
+        said = Jwt(issuer=ISSUER, audience=AUDIENCE, jwks_url=f"{url}/v1/jwks", algorithms=("RS256",))
+        keys, old = IssuerKeys(said, Watch(1.0)), object()
+        keys._take((Key("k", "RS256", old),))
+        assert not await keys._fetch(session, f"{url}/v1/jwks", True)
+        assert keys.find("k", "RS256") is old
 
 
 # ---------------------------------------------------------------- limits

@@ -9,6 +9,7 @@ import ssl
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import msgspec
 import pytest
 import trustme
@@ -187,6 +188,92 @@ async def test_an_endpoint_that_refuses_our_credential_is_left_for_another_and_t
     assert SECRET not in said
 
 
+async def organised(request: web.Request) -> web.StreamResponse:
+    """401 for an organisation it does not know, as OpenAI answers."""
+    return web.Response(status=401 if "OpenAI-Organization" in request.headers else 200, body=ANSWER)
+
+
+async def test_a_callers_header_that_all_endpoints_refuse_is_his_own_mistake_and_shuts_none(tmp_path: Path) -> None:
+    upstreams = {"default": Upstream(credential=kept(tmp_path))}
+    async with (
+        upstream(organised) as a,
+        upstream(organised) as b,
+        house(tmp_path, table({"a": a, "b": b}, {"a": 0.5, "b": 0.5}), upstreams=upstreams) as one,
+    ):
+        for _ in range(4):
+            status, _, body = await one.ask(headers={"OpenAI-Organization": "bogus"})
+            assert (status, error(body)["code"]) == (401, "upstream_unauthorized")
+        locals_ = one.gateway.following.pickers["m"].endpoints
+        assert not any(local.breaker.shut or local.breaker.streak for local in locals_.values())
+        assert one.gateway.relay.lost_servable == 0
+
+
+async def test_a_credential_that_all_endpoints_refuse_is_named_in_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with (
+        upstream(answering(b"{}", 401)) as a,
+        upstream(answering(b"{}", 401)) as b,
+        house(
+            tmp_path, table({"a": a, "b": b}, {"a": 1.0}), upstreams={"p": Upstream(credential=kept(tmp_path))}
+        ) as one,
+    ):
+        assert (await one.ask())[0] == 401
+    assert "upstreams.p.credential" in logged(caplog)
+
+
+async def test_a_callers_header_that_one_endpoint_refuses_does_not_shut_it_while_it_serves_others(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    upstreams = {"a": Upstream(credential=kept(tmp_path))}
+    async with (
+        upstream(organised) as a,
+        upstream(answering()) as b,
+        house(tmp_path, table({"a": a, "b": b}, {"a": 1.0}), upstreams=upstreams) as one,
+    ):
+        assert (await one.ask())[1]["x-tradewind-endpoint"] == "a"
+        for _ in range(4):
+            status, headers, _ = await one.ask(headers={"OpenAI-Organization": "bogus"})
+            assert (status, headers["x-tradewind-endpoint"]) == (200, "b")
+        assert (await one.ask())[1]["x-tradewind-endpoint"] == "a"
+    assert "upstream_refuses_credential" not in logged(caplog)
+
+
+async def test_who_alone_refuses_our_credential_is_named_in_the_log_and_nobody_waiting_there_is_cut(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    release, waiting = asyncio.Event(), asyncio.Event()
+
+    async def slow_or_refused(request: web.Request) -> web.StreamResponse:
+        if "OpenAI-Organization" not in request.headers:
+            waiting.set()
+            await release.wait()
+        return await organised(request)
+
+    async with (
+        upstream(slow_or_refused) as a,
+        house(tmp_path, table({"a": a}, {"a": 1.0}), upstreams={"a": Upstream(credential=kept(tmp_path))}) as one,
+    ):
+        slow = asyncio.create_task(one.ask())
+        await waiting.wait()
+        for _ in range(4):
+            status, _, body = await one.ask(headers={"OpenAI-Organization": "bogus"})
+            assert (status, error(body)["code"]) == (502, "upstream_client_4xx")
+        assert one.gateway.following.pickers["m"].endpoints["a"].breaker.streak == 0
+        release.set()
+        assert (await slow)[0] == 200
+    assert "upstreams.a.credential" in logged(caplog)
+
+
+async def test_a_callers_header_with_an_underscore_does_not_stand_beside_ours(tmp_path: Path) -> None:
+    a = Noting()
+    upstreams = {"a": Upstream(headers={"X-Team": "ml"})}
+    async with upstream(a.handle) as url, house(tmp_path, table({"a": url}, {"a": 1}), upstreams=upstreams) as one:
+        assert (await one.ask(headers={"x_team": "caller", "api_key": "caller", "x-other": "1"}))[0] == 200
+    assert (a.headers[0]["x-team"], a.headers[0]["x-other"]) == ("ml", "1")
+    assert "caller" not in json.dumps(a.headers)
+
+
 async def test_an_endpoint_that_wants_a_credential_nobody_gave_us_is_named_in_the_log(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -196,6 +283,25 @@ async def test_an_endpoint_that_wants_a_credential_nobody_gave_us_is_named_in_th
     ):
         assert (await one.ask())[0] == 401  # as it said
         assert "give it a credential in upstreams.a" in logged(caplog)
+
+
+async def test_a_host_that_is_not_the_entrys_gets_neither_requests_nor_probes_and_the_log_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    evil, good = Noting(), Noting()
+    entry = Upstream(credential=kept(tmp_path), hosts=("a.example", "localhost"), headers={"x-team": "ml"})
+    probing = Probing(quiet_s=0.01, every_s=0.02)
+    async with upstream(evil.handle, evil.handle) as a, upstream(good.handle) as b:
+        of = table({"a": a, "b": b.replace("127.0.0.1", "localhost")}, {"a": 0.5, "b": 0.5})
+        async with house(tmp_path, of, upstreams={"p": entry}, probing=probing) as one:
+            for _ in range(5):
+                assert (await one.ask())[0] == 200
+            await until(lambda: any("connect" in record.errors for record in one.metrics("a", "probe")))
+    assert evil.headers == []
+    assert good.headers[0]["authorization"] == f"Bearer {SECRET}"
+    told = next(r.__dict__ for r in caplog.records if r.getMessage() == "upstream_credential_withheld")
+    assert "127.0.0.1" in repr(told)
+    assert "upstreams.p.hosts" in repr(told)
 
 
 # ---------------------------------------------------------------- TLS
@@ -398,6 +504,29 @@ async def test_a_json_body_too_large_to_be_changed_is_refused_and_other_uploads_
                 if expected == 413:
                     assert "max_body_bytes = 100" in error(await answer.read())["message"]
     assert a.bodies == [b"x" * 200]
+
+
+@pytest.mark.parametrize(
+    ("path", "model", "expected"),
+    [
+        ("/v1/audio/transcriptions", "whisper-1", 400),
+        ("/v1/audio/transcriptions", "m", 200),
+        ("/v1/audio/transcriptions", "", 200),
+        ("/v1/files", "whisper-1", 200),  # its form names no model
+    ],
+)
+async def test_a_form_whose_model_would_have_to_be_changed_is_refused(
+    tmp_path: Path, path: str, model: str, expected: int
+) -> None:
+    a = Noting()
+    async with upstream(a.handle) as url, house(tmp_path, table({"a": url}, {"a": 1}, {"model": model})) as one:
+        form = aiohttp.FormData({"model": "m"}, default_to_multipart=True)
+        async with one.session.post(one.url + path, data=form, headers={"x-tradewind-model": "m"}) as answer:
+            assert answer.status == expected
+            if expected == 400:
+                said = error(await answer.read())
+                assert (said["code"], "whisper-1" in said["message"]) == ("model_not_renamed", True)
+    assert len(a.bodies) == (expected == 200)
 
 
 async def test_an_answer_that_goes_on_elsewhere_is_asked_for_under_the_other_endpoints_name(tmp_path: Path) -> None:

@@ -212,7 +212,7 @@ def _gateway(mine: Settings, folder: Path) -> GatewayConfig:
 # ---------------------------------------------------------------- dead letters
 
 
-async def test_a_dead_letter_is_listed_shown_and_once_its_cause_is_mended_replayed_once(mine: Settings) -> None:
+async def test_a_refused_order_is_listed_and_shown_and_never_sent_over_newer_ones(mine: Settings) -> None:
     she = Operator(mine)
     async with router(mine, fleet(endpoints=[endpoint(B, "us-east")])):
         order = msgspec.json.encode(Order(endpoint=A, drain=True, by="ann", at_s=time.time()))
@@ -227,26 +227,39 @@ async def test_a_dead_letter_is_listed_shown_and_once_its_cause_is_mended_replay
         assert shown["value"] == order.decode()
         assert (await she.types("dead-letters", "list", "--topic", "fleet.v1"))[1]["count"] == 0
 
-        code, told = await she.types("dead-letters", "replay", place)
-        assert (code, told["dry_run"], told["letters"][0]["fate"]) == (0, True, "would be sent")
+        code, told = await she.types("dead-letters", "replay", place, "--yes", "--again")
+        assert (code, told["letters"][0]["fate"]) == (1, "not raw input")
+        assert "give the order anew" in told["letters"][0]["says"]
         assert len(await read_all(mine, topics.ORDERS)) == 1
 
-        await publish(mine, two(version=2))
-        await until(lambda: _of_version(mine, 2))
-        code, told = await she.types("dead-letters", "replay", "--topic", "orders.v1", "--yes")
-        assert (code, told["letters"][0]["fate"]) == (0, "sent")
-        first, second = await read_all(mine, topics.ORDERS)
-        assert (second.key, second.value) == (first.key, first.value)
-        assert dict(second.headers)[topics.REPLAYED_FROM] == place.encode()
-        await until(lambda: _drained(mine, A))
 
-        code, told = await she.types("dead-letters", "replay", place, "--yes")
-        assert (code, told["letters"][0]["fate"]) == (1, "replayed before")
-        assert len(await read_all(mine, topics.ORDERS)) == 2
+async def test_refused_metrics_are_sent_again_once_to_where_it_was_said_and_what_is_left_out_is_counted(
+    mine: Settings,
+) -> None:
+    she, name = Operator(mine), "endpoint-metrics.v1"
+    async with carried(streams_flow.steps(mine), mine, "streams"):
+        await send(mine, [(topics.ENDPOINT_METRICS, key, b"{") for key in (b"one", b"two")])
+        await until(lambda: _letters(mine, 2))
+    code, told = await she.types("dead-letters", "replay", "--topic", name, "--limit", "1")
+    assert (code, told["dry_run"], told["older_left_out"]) == (1, True, 1)
+    [one] = told["letters"]
+    assert one["fate"] == "would be sent"
+    assert len(await read_all(mine, topics.ENDPOINT_METRICS)) == 2
+
+    code, told = await she.types("dead-letters", "replay", one["place"], "--yes")
+    assert (code, told["older_left_out"], told["letters"][0]["fate"]) == (0, 0, "sent")
+    found = await read_all(mine, topics.ENDPOINT_METRICS)
+    [again] = [record for record in found if topics.REPLAYED_FROM in dict(record.headers)]
+    assert (again.key.decode(), again.value, f"{again.topic}/{again.partition}") == (one["key"], b"{", one["to"])
+    assert dict(again.headers)[topics.REPLAYED_FROM] == one["place"].encode()
+
+    code, told = await she.types("dead-letters", "replay", one["place"], "--yes")
+    assert (code, told["letters"][0]["fate"]) == (1, "replayed before")
+    assert len(await read_all(mine, topics.ENDPOINT_METRICS)) == 3
 
 
-async def _drained(mine: Settings, name: str) -> bool:
-    return any(e.name == name and e.state == "drain" for e in (await newest(mine)).endpoints)
+async def _letters(mine: Settings, count: int) -> bool:
+    return len(await read_all(mine, topics.DEAD_LETTERS)) >= count
 
 
 # ---------------------------------------------------------------- how it is

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
+import typer
 from aiohttp import web
 from typer.testing import CliRunner, Result
 
@@ -141,3 +144,18 @@ async def test_an_order_tells_who_took_it_and_who_is_silent(tmp_path: Path) -> N
 def _note(folder: Path, *ports: int) -> None:
     doors = [{"endpoint": f"e{n}", "region": "r", "admin_port": port} for n, port in enumerate(ports)]
     (folder / STATE).write_bytes(msgspec.json.encode({"endpoints": doors}))
+
+
+def options(command: Any, *path: str) -> Iterator[tuple[str, set[str]]]:
+    """Each command below `command`, by its whole name, with its options."""
+    for name, below in getattr(command, "commands", {}).items():
+        yield from options(below, *path, name)
+    if path and not hasattr(command, "commands"):
+        yield " ".join(path), {option for param in command.params for option in param.opts}
+
+
+def test_options_are_shared_as_the_operations_page_says() -> None:
+    speaks = {name: o for name, o in options(typer.main.get_command(app)) if "--bootstrap-servers" in o}
+    assert all("--topic-prefix" in has for has in speaks.values())
+    assert {name for name, has in speaks.items() if "--config" not in has} == {"demo"}
+    assert {name for name, has in speaks.items() if "--json" not in has} == {"worker", "gateway", "fleet publish"}

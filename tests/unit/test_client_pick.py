@@ -186,6 +186,16 @@ def test_the_law_is_closed_for_origins_and_classes_without_a_route() -> None:
     assert one.serves("eu", "chat")
 
 
+def test_of_a_route_that_is_empty_nothing_is_picked_until_it_is_filled_again() -> None:
+    picker = Picker(table({}, strangers=("a",)), rng=random.Random(1), clock=Time())
+    assert picker.pick("eu", "chat") is None
+    picker.adopt(table({"a": 1.0}, version=2))
+    assert picker.pick("eu", "chat") is not None
+    picker.adopt(table({}, strangers=("a",), version=3))
+    assert picker.pick("eu", "chat") is None
+    assert picker.pick("eu", "chat", key="session") is None
+
+
 def test_a_key_finds_the_same_endpoint_and_turns_away_only_when_it_must() -> None:
     one = picker(table({"a": 0.4, "b": 0.3, "c": 0.3}))
     keys = [f"session-{i}" for i in range(2000)]

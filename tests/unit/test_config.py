@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from ruamel.yaml import YAML
 from typer.testing import CliRunner, Result
 
 from router_sync.fleet import BadFleet, Problem
-from streams.contract.errors import BadSetting, TradewindError
+from streams.contract.errors import BadSetting, Missing, TradewindError
 from streams.settings import DEFAULT, environment
 from tradewind import running
 from tradewind.cli import app
@@ -22,6 +23,7 @@ from tradewind.config import schema
 from tradewind.config.gateway import OWN, common
 from tradewind.config.sources import settle
 from tradewind.config.whole import parse, read
+from tradewind.up.folder import taken
 
 ROOT = Path(__file__).parents[2]
 GOOD = """\
@@ -200,7 +202,7 @@ def test_the_bundled_example_is_good() -> None:
     assert len(read(ROOT / "examples" / "tradewind.yaml").fleet.endpoints) == 6
 
 
-def test_a_flag_beats_the_environment_that_beats_the_file_that_beats_a_running_up_and_that_the_default(
+def test_a_flag_beats_the_environment_that_beats_a_running_up_that_beats_the_file_and_that_the_default(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("TRADEWIND_STATE_DIR", str(tmp_path))
@@ -212,14 +214,43 @@ def test_a_flag_beats_the_environment_that_beats_the_file_that_beats_a_running_u
     assert settled().bootstrap_servers == "up:1"
     written()
     settings, sources = settle(None, {})
-    assert (settings.bootstrap_servers, settings.topic_prefix, settings.window_s) == ("kafka:9092", "ups", 30)
-    assert sources["bootstrap_servers"] == "tradewind.yaml:34"
-    assert sources["topic_prefix"].startswith("running `up`")
+    assert (settings.bootstrap_servers, settings.topic_prefix, settings.window_s) == ("up:1", "ups", 30)
+    assert sources["bootstrap_servers"].startswith("running `up`")
+    assert sources["window_s"].startswith("tradewind.yaml:")
+    assert settle(None, {}, beside_up=False).sources["bootstrap_servers"] == "tradewind.yaml:34"
     assert sources["state_dir"] == "environment TRADEWIND_STATE_DIR"
     assert sources["tick_s"] == DEFAULT
     monkeypatch.setenv("TRADEWIND_WINDOW_S", "40")
     assert (settled().window_s, settled(window_s=50).window_s) == (40, 50)
     assert settle(None, {"window_s": 50}).sources["window_s"] == "flag"
+
+
+def test_beside_a_running_up_a_file_that_has_become_unusable_takes_nobodys_hands_away(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TRADEWIND_STATE_DIR", str(tmp_path))
+    written("settings: {window_s: many}")
+    with pytest.raises(BadFleet):
+        settled()
+    up = running.Running(
+        pid=running.os.getpid(), started_at_s=1.0, bootstrap_servers="up:1", topic_prefix="ups", fleet="mine",
+        gateways={}, processes=(),
+    )  # fmt: skip
+    running.note(tmp_path, up)
+    assert settled().bootstrap_servers == "up:1"
+
+
+@pytest.mark.parametrize("text", ["http://root:s3cret@h:1", "settings: {sasl_password: s3cret}"])
+def test_no_problem_repeats_a_password(text: str) -> None:
+    whole = (
+        f"{GOOD.partition('settings:')[0]}{text}"
+        if text.startswith("settings")
+        else GOOD.replace("http://10.0.0.1:8000", text)
+    )
+    with pytest.raises(BadFleet) as bad:
+        read(written(whole))
+    assert "s3cret" not in str(bad.value)
+    assert all("s3cret" not in str(problem.told()) for problem in bad.value.problems)
 
 
 def test_a_variable_names_the_file_and_an_empty_one_says_that_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -255,6 +286,26 @@ def test_an_up_whose_process_is_gone_is_none(tmp_path: Path) -> None:
     running.forget(tmp_path)
     running.forget(tmp_path)
     assert not list(tmp_path.glob("*up.json*"))
+
+
+def test_an_up_that_was_killed_is_none_though_its_process_id_is_used_again(tmp_path: Path) -> None:
+    up = running.Running(
+        pid=os.getpid(), started_at_s=1.0, bootstrap_servers="x:1", topic_prefix="t", fleet="f", gateways={},
+        processes=(),
+    )  # fmt: skip
+    with taken(tmp_path):
+        running.note(tmp_path, up)
+        assert running.read(tmp_path) == running.read(tmp_path) == up
+        with pytest.raises(Missing, match="Another `tradewind up` runs"), taken(tmp_path):
+            pass
+    assert running.read(tmp_path) is None
+    with taken(tmp_path):  # having looked has left no lock behind
+        assert running.read(tmp_path) == up
+
+
+def test_a_file_that_is_not_there_is_wrong_usage() -> None:
+    assert said("config", "check", "nowhere.yaml").exit_code == 2
+    assert said("gateway", "--config", "nowhere.yaml").exit_code == 2
 
 
 def test_check_says_all_as_json_and_fails() -> None:
@@ -356,6 +407,20 @@ def test_a_secret_that_stands_in_the_file_by_mistake_is_repeated_nowhere() -> No
         told = [str(problem) for problem in problems(f"{GOOD}  upstreams: {upstream}\n")]
         assert told
         assert "hunter2" not in " ".join(told)
+
+
+def test_a_header_that_is_called_like_a_reference_is_not_shown() -> None:
+    headers = "{my.file: hunter2, x.env: hunter3, x-key: {file: keys.yaml}, api.token: {env: TOKEN}}"
+    written(f"{GOOD}  upstreams: {{york-a: {{headers: {headers}}}}}\n")
+    told = said("config", "show").stdout + said("config", "show", "--json").stdout
+    assert "hunter" not in told
+    assert "TOKEN" in told, "where a secret is may be said"
+
+
+@pytest.mark.parametrize("bad", ["[" * 3000, "!!bool x", "!!int x", "2020-13-45"])
+def test_what_trips_the_library_is_a_problem_of_the_file(bad: str) -> None:
+    [problem] = problems(f"{GOOD}nested: {bad}\n")
+    assert problem.field == "YAML"
 
 
 def test_a_file_of_keys_that_a_gateway_would_not_take_is_told_beforehand() -> None:

@@ -21,6 +21,7 @@ from ruamel.yaml import YAML
 
 from router_sync import fleet as fleets
 from router_sync.gateway.config import GatewayConfig
+from streams.contract.rights import ROLE
 from streams.settings import Settings
 from tradewind import __version__
 from tradewind.cli import app
@@ -186,7 +187,8 @@ def test_settings_are_known_and_valid_and_hold_no_secret() -> None:
     Settings(**given)  # type: ignore[arg-type]
     whole = "\n".join(path.read_text("utf-8") for path in KUBERNETES.glob("*.yaml"))
     commented = re.findall(r"# - TRADEWIND_(\w+)=(\S+)", whole)
-    Settings(**{**given, **{name.lower(): value for name, value in commented}})  # type: ignore[arg-type]
+    by_role = {"sasl_username": "the role's Secret says it"}
+    Settings(**{**given, **by_role, **{name.lower(): value for name, value in commented}})  # type: ignore[arg-type]
     assert {name for name, _ in commented} >= {"SECURITY_PROTOCOL", "SASL_PASSWORD_FILE"}
     assert not of_kind("Secret")
     assert "BEGIN " not in whole
@@ -195,12 +197,33 @@ def test_settings_are_known_and_valid_and_hold_no_secret() -> None:
 def test_names_that_are_referred_to_are_made_here_or_told_to_be_made() -> None:
     made = {one["name"] for one in KUSTOMIZATION["configMapGenerator"]}
     readme = (KUBERNETES / "README.md").read_text("utf-8")
-    told = set(re.findall(r"create (?:secret generic|configmap) (\S+)", readme))
+    told = set(re.findall(r"create (?:secret generic|configmap) (\S+)", readme)) - {"tradewind-kafka-$role"}
+    told |= {f"tradewind-kafka-{role}" for role in told_roles()}
     text = "\n".join((KUBERNETES / name).read_text("utf-8") for name in KUSTOMIZATION["resources"])
     used = set(re.findall(r"(?:configMap|configMapRef): \{name: (\S+?)\}|secretName: ([\w-]+)", text))
     assert {first or second for first, second in used} == made | told
     accounts = {one["metadata"]["name"] for one in of_kind("ServiceAccount")}
     assert {pod["spec"]["serviceAccountName"] for pod in PODS.values()} == accounts
+
+
+def told_roles() -> list[str]:
+    """For which the README makes a Secret each."""
+    said = re.search(r"for role in ([\w ]+);", (KUBERNETES / "README.md").read_text("utf-8"))
+    assert said is not None
+    return said[1].split()
+
+
+def test_kafka_knows_every_role_by_a_name_of_its_own() -> None:
+    roles = []
+    for name, template in PODS.items():
+        (volume,) = (one for one in template["spec"]["volumes"] if one["name"] == "kafka")
+        (user,) = (var for var in container(name)["env"] if var["name"] == "TRADEWIND_SASL_USERNAME")
+        secret = volume["secret"]["secretName"]
+        assert user["valueFrom"]["secretKeyRef"] == {"name": secret, "key": "username", "optional": True}
+        assert volume["secret"]["optional"], "a Kafka that asks nobody needs none"
+        roles.append(secret.removeprefix("tradewind-kafka-"))
+    assert sorted(roles) == sorted(told_roles())
+    assert set(roles) <= ROLE.keys()
 
 
 def test_selectors_select_the_pods_they_mean() -> None:

@@ -69,6 +69,18 @@ def test_a_file_that_is_not_there_is_refused_with_its_name(tmp_path: Path) -> No
         gateway_config(tmp_path / "nowhere.yaml", {})
 
 
+def test_an_address_of_kafka_in_a_gateway_s_file_is_blamed_on_the_file_and_one_in_a_flag_on_the_flag(
+    tmp_path: Path,
+) -> None:
+    file = written(tmp_path, FILE.replace("kafka:9092", "''"))
+    with pytest.raises(BadSetting, match=r"gateway\.yaml: bootstrap_servers = ''"):
+        gateway_config(file, {})
+    with pytest.raises(BadSetting, match="flag: bootstrap_servers"):
+        gateway_config(file, {"bootstrap_servers": ""})
+    with pytest.raises(BadSetting, match=r"gateway\.yaml: prefix = 'a b'"):
+        gateway_config(written(tmp_path, f"{FILE}prefix: a b\n"), {})
+
+
 def test_a_shared_port_needs_a_name(tmp_path: Path) -> None:
     flags: dict[str, Any] = {"origin": "eu", "trust": [tmp_path], "reuse_port": True, "anonymous": True}
     with pytest.raises(BadSetting, match="name"):

@@ -22,16 +22,20 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     PublicFormat,
 )
+from yarl import URL
 
 from router_sync.gateway import GatewayConfig, checked
+from router_sync.gateway.access import load_access
 from router_sync.gateway.caller import Caller
 from router_sync.gateway.claims import ClaimNames, Jwt, Tokens
+from router_sync.gateway.config import load_fields
+from router_sync.gateway.handshake import Complaints, barred
 from router_sync.gateway.issuer import IssuerKeys, of_jwks
 from router_sync.gateway.refusal import Refusal
 from router_sync.gateway.rename import answered_as, asked_as
 from router_sync.gateway.secret import Reference, Secret, read
 from router_sync.gateway.tls import Tls, server_context
-from router_sync.gateway.upstream import Upstream, Upstreams
+from router_sync.gateway.upstream import Link, Upstream, Upstreams
 from router_sync.gateway.watch import Watch
 from streams.contract.errors import BadSetting
 
@@ -258,6 +262,7 @@ def test_a_variable_that_is_not_set_is_named() -> None:
         ({"headers": {"Host": HELD}}, "upstreams.a"),
         ({"credential": {"env": "Y"}, "pass_authorization": True}, "upstreams.a"),
         ({"cert_file": "x"}, "upstreams.a"),
+        ({"hosts": ["https://a.example"]}, "upstreams.a.hosts[0]"),
     ],
 )
 def test_an_upstream_that_makes_no_sense_is_named_and_what_may_be_a_secret_is_not_repeated(
@@ -322,6 +327,64 @@ def test_a_change_is_read_once_and_what_is_bad_is_told_and_left(
             watch.take(watch.changed())
     assert read_ones == ["three", "fourth"]
     assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == ["file_refused"]
+
+
+@pytest.mark.parametrize("bad", ["tenant: 2020-13-45", "tenant: !!int x", "tenant: !!bool x", f"tenant: {'[' * 3000}"])
+def test_a_bad_value_in_one_file_is_told_and_stops_no_other_files_change(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, bad: str
+) -> None:
+    keys, other, read_ones, watch = tmp_path / "keys.yaml", tmp_path / "other", list[str](), Watch(1.0)
+    keys.write_text("keys: []")
+    other.write_text("old")
+    access = load_access(keys, anonymous=False)
+    watch.add("keys", [keys], lambda: access.load(keys))
+    watch.add("mistake", [keys], lambda: dict[str, None]()["no such"])
+    watch.add("other", [other], lambda: read_ones.append(other.read_text()))
+    keys.write_text(f"keys:\n  - {bad}\n")
+    other.write_text("rotated")
+    watch.take(watch.changed())
+    assert read_ones == ["rotated"]
+    assert [r.getMessage() for r in caplog.records if r.levelname == "ERROR"] == ["file_refused", "file_refused"]
+    for load in (lambda: load_access(keys, anonymous=False), lambda: load_fields(keys)):
+        with pytest.raises(BadSetting, match="Give a readable"):
+            load()
+
+
+# ---------------------------------------------------------------- hosts that may be sent to
+
+
+@pytest.mark.parametrize(
+    ("hosts", "url", "may"),
+    [
+        ((), "http://127.0.0.1:1", True),
+        (("api.example",), "https://api.example/v1", True),
+        (("API.example",), "https://Api.Example:8443/v1", True),
+        (("api.example:443",), "https://api.example", True),
+        (("api.example:443",), "https://api.example:8443", False),
+        (("api.example",), "https://api.example@evil.example/v1", False),
+        (("api.example",), "https://api.example.evil.example", False),
+        (("[::1]:80",), "http://[::1]/v1", True),
+    ],
+)
+def test_a_credential_goes_to_its_hosts_only(
+    hosts: tuple[str, ...], url: str, may: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    said = {"p": {"credential": {"env": "P"}, "hosts": hosts}}
+    links = Upstreams(checked("f", {**USUAL, "upstreams": said}).upstreams, {"P": HELD}, Watch(1.0))
+    assert links.unbound() == ([] if hosts else ["p"])
+    reason = barred(URL(url, encoded=True), "one", links._links["p"], Complaints())
+    assert (reason is None) is may
+    told = [record for record in caplog.records if record.getMessage() == "upstream_credential_withheld"]
+    assert len(told) == (not may)
+    assert all("upstreams.p.hosts" in repr(record.__dict__) and HELD not in repr(record.__dict__) for record in told)
+
+
+def test_a_credential_that_goes_over_the_net_in_clear_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    link = Link("p")
+    link.credential, complaints = True, Complaints()
+    for url in ("http://127.0.0.2:1", "http://localhost", "https://a.example", "http://a.example", "http://a.example"):
+        assert barred(URL(url), "one", link, complaints) is None
+    assert [record.getMessage() for record in caplog.records] == ["upstream_credential_in_clear"]
 
 
 # ---------------------------------------------------------------- models by other names

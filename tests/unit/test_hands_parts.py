@@ -9,20 +9,22 @@ from typing import Any, NamedTuple
 
 import msgspec
 import pytest
+from aiokafka.errors import GroupAuthorizationFailedError, TopicAuthorizationFailedError
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from typer.testing import CliRunner, Result
 
 from router_sync.sign import Signer, Trust
 from streams.contract import topics
-from streams.contract.errors import BadSetting, Missing, TradewindError
+from streams.contract.errors import BadSetting, Denied, Missing, TradewindError
 from streams.contract.records import GatewayStatus, Order, RoutingTable
 from streams.settings import load
 from tests.replay.test_router_in_memory import World
 from tests.unit.router_fleet import endpoint, fleet, request_class
 from tradewind.cli import app
 from tradewind.cli.drain import endpoint_names
-from tradewind.hands import facts, letters, listeners, machine, state, table_text, tables
+from tradewind.hands import facts, kafka, letters, listeners, machine, state, status_text, table_text, tables
 from tradewind.hands.orders import stranded
+from tradewind.hands.replay import _fate, _send
 from tradewind.hands.replay import _refused as refused_replay
 from tradewind.hands.status import _gateway
 from tradewind.hands.text import duration_s
@@ -211,18 +213,59 @@ def test_a_selection_that_names_nothing_is_refused(text: str) -> None:
 
 
 def test_cut_letters_and_those_that_were_replayed_and_refused_again_are_not_sent() -> None:
-    known = ["orders.v1"]
-    assert refused_replay(dead(), known, again=False) is None
-    cut = refused_replay(dead(headers={topics.DEAD_LENGTH: "5000000"}), known, again=True)
+    known, metrics = ["endpoint-metrics.v1"], {topics.DEAD_TOPIC: "endpoint-metrics.v1"}
+    assert refused_replay(dead(headers=metrics), known, again=False) is None
+    cut = refused_replay(dead(headers=metrics | {topics.DEAD_LENGTH: "5000000"}), known, again=True)
     assert cut is not None
     assert cut.fate == "truncated"
-    second = dead(headers={topics.REPLAYED_FROM: "0/1"})
+    second = dead(headers=metrics | {topics.REPLAYED_FROM: "0/1"})
     assert (fate := refused_replay(second, known, again=False)) is not None
     assert fate.fate == "refused again"
     assert refused_replay(second, known, again=True) is None
     strange = refused_replay(dead(headers={topics.DEAD_TOPIC: "my.topic"}), known, again=True)
     assert strange is not None
     assert strange.fate == "unknown topic"
+
+
+@pytest.mark.parametrize(
+    ("topic", "says"),
+    [
+        (topics.ORDERS, "give the order anew"),
+        (topics.FLEET, "publish it anew"),
+        (topics.ROUTING_TABLE, "routing-table.v1 is not sent again"),
+        (topics.ENDPOINT_HEALTH, "endpoint-health.v1 is not sent again"),
+    ],
+)
+def test_what_would_go_over_newer_words_is_never_sent_again(topic: topics.Topic, says: str) -> None:
+    one = refused_replay(dead(headers={topics.DEAD_TOPIC: topic.name}), [t.name for t in topics.TOPICS], again=True)
+    assert one is not None
+    assert (one.fate, says in one.says) == ("not raw input", True)
+
+
+async def test_a_letter_is_sent_to_the_partition_that_the_dry_run_names() -> None:
+    class Producer:
+        async def send_and_wait(self, topic: str, _: Any, *, partition: int, **__: Any) -> None:
+            sent.append(f"{topic}/{partition}")
+
+    sent: list[str] = []
+    settings, widths = load(topic_prefix="mine"), {"arrivals.v1": 4}
+    said = {topics.DEAD_TOPIC: "arrivals.v1", topics.DEAD_PARTITION: "99"}
+    for key in (b"k", b""):
+        one = msgspec.structs.replace(dead(headers=said), key=key)
+        await _send(Producer(), settings, one, widths)
+        assert sent.pop() == _fate(one, settings, widths, "would be sent").to
+
+
+async def test_a_right_that_lacks_is_named_with_the_line_that_grants_it() -> None:
+    settings = load(bootstrap_servers="kafka:9092")
+    for error, right in (
+        (TopicAuthorizationFailedError("t.orders.v1"), "WRITE the topic t.orders.v1"),
+        (TopicAuthorizationFailedError({"b", "a"}), "WRITE the topic a, nor WRITE the topic b"),
+        (GroupAuthorizationFailedError("g"), "WRITE the group g"),
+    ):
+        with pytest.raises(Denied, match=f"may not {right}. Grant it: kafka-acls.sh"):
+            async with kafka.answering(settings, operation="WRITE"):
+                raise error
 
 
 def test_a_topic_may_be_named_with_its_prefix_and_an_unknown_one_is_refused() -> None:
@@ -273,6 +316,7 @@ DOWN = state.EndpointHealthState(endpoint="a", verdict="down", rps=0.0, p95_ms=N
         ({"tables": ()}, "no table to follow for chat"),
         ({"tables": (table_state(age_s=60.0),)}, "is 60 s old"),
         ({"tables": (table_state(expires_at_s=940.0),)}, "expired 60 s ago"),
+        ({"tables": (table_state(stranded=("batch@eu",)),)}, "nowhere to go, gateways answer 503: batch@eu"),
         ({"tables": (table_state(age_s=9.0),), "fleet_version": 4}, "is of fleet version 1, not 4"),
         ({"groups": (state.GroupState(room="router", group="g", state="Empty", members=0),)}, "no worker of router"),
         (
@@ -310,6 +354,32 @@ def test_what_is_as_it_was_ordered_or_long_gone_is_not_wrong() -> None:
     drained = msgspec.structs.replace(DOWN, order=Order(endpoint="a", drain=True, at_s=1))
     others = state.EndpointHealthState(endpoint="b", verdict="up", rps=1.0, p95_ms=9.0, reason="")
     assert status(endpoints=(drained, others), gateways=(gateway_state(heard_s=90_000.0),)).ok
+
+
+def forecasting(now: str) -> state.GroupState:
+    return state.GroupState(room="forecasting", group="g", state=now, members=0)
+
+
+def process(role: str) -> state.ProcessState:
+    return state.ProcessState(name=role, role=role, pid=7, state="ready")
+
+
+@pytest.mark.parametrize(
+    ("now", "roles", "told"),
+    [
+        ("Dead", (), False),
+        ("Dead", ("streams", "router"), False),
+        ("Empty", ("streams", "router"), False),
+        ("Empty", (), True),
+        ("Empty", ("streams", "forecasting"), True),
+    ],
+)
+def test_of_forecasting_nothing_is_told_where_nobody_means_to_run_it(
+    now: str, roles: tuple[str, ...], told: bool
+) -> None:
+    found = status(groups=(forecasting(now),), processes=tuple(map(process, roles)))
+    assert ("no worker of forecasting runs" in found.noted) is told
+    assert any(line.split()[:2] == ["forecasting", now] for line in status_text.lines(found)) is told
 
 
 # ---------------------------------------------------------------- doctor

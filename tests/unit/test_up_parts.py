@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import socket
 import stat
 from collections.abc import Mapping
@@ -11,24 +12,29 @@ from typing import Any
 
 import msgspec
 import pytest
+from aiohttp.test_utils import make_mocked_request
+from typer.testing import CliRunner
 
 from router_sync.fleet import BadFleet
 from router_sync.gateway.access import load_access
+from router_sync.gateway.address import http_service, is_http
 from streams.contract.errors import BadSetting, Denied, Missing, Stop
 from streams.contract.records import Fleet, Route, RoutingTable, TableEndpoint
 from streams.settings import Settings, settle
 from tests.unit.router_fleet import endpoint, fleet, request_class
+from tradewind.cli import app
+from tradewind.cli.up import _curl
 from tradewind.config.draft import Origin, Place, draft
 from tradewind.config.gateway import GatewaySection
 from tradewind.config.whole import Whole, parse, read
 from tradewind.ports import free_port
 from tradewind.up import credentials
-from tradewind.up.children import environment_for
+from tradewind.up.children import Children, environment_for, referenced
 from tradewind.up.folder import taken
 from tradewind.up.kafka import next_version, wants_embedded
 from tradewind.up.moves import moved
 from tradewind.up.ports import gateway_ports
-from tradewind.up.run import until_taken
+from tradewind.up.run import Ready, Up, until_taken
 from tradewind.up.watch import Watched, need_restart
 
 PLACES = [
@@ -123,6 +129,27 @@ def test_children_are_told_these_settings_and_no_others(tmp_path: Path) -> None:
     assert "TRADEWIND_SASL_USERNAME" not in told
 
 
+UPSTREAMS = """gateway:
+  upstreams:
+    eu-west-a: {credential: {env: EU_KEY}, headers: {x-team: tw, x-extra: {env: EXTRA_KEY}}}
+    default: {credential: {file: key}}
+"""
+
+
+def test_credentials_of_endpoints_are_told_to_gateways_and_not_to_workers(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("k")
+    section = parse(EXAMPLE + UPSTREAMS, tmp_path / "tradewind.yaml").gateway
+    secrets = referenced(section.fields["upstreams"])
+    assert secrets == {"EU_KEY", "EXTRA_KEY"}
+    environ = {"PATH": "/bin", "EU_KEY": "a", "EXTRA_KEY": "b"}
+    children = Children(Settings(state_dir=tmp_path), environ, not_for_workers=secrets)
+    workers, gateways = children._workers._environ, children._gateways._environ
+    assert workers is not None
+    assert gateways is not None
+    assert environ.items() <= gateways.items()
+    assert workers == {name: value for name, value in gateways.items() if name not in secrets}
+
+
 def test_kafka_is_embedded_only_where_nobody_says_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TRADEWIND_BOOTSTRAP_SERVERS", raising=False)
     assert wants_embedded(settle({}))
@@ -192,6 +219,77 @@ def test_what_is_only_read_at_the_start_is_named() -> None:
     assert list(need_restart(whole(), new)) == ["settings.window_s", "gateway.drain_s", "gateway.ports.eu"]
     assert list(need_restart(whole(), renamed)) == ["origin ap", "origin asia"]
     assert list(need_restart(new, new)) == []
+
+
+def an_up(tmp_path: Path, said: list[str], text: str = EXAMPLE) -> Up:
+    return Up(whole(text), Settings(state_dir=tmp_path), None, {}, said.append, pid=1, moves=False)
+
+
+async def test_what_is_changed_and_changed_back_needs_no_restart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    run = an_up(tmp_path, said)
+
+    async def publish(new: Fleet, _settings: Settings) -> Fleet:
+        return new
+
+    monkeypatch.setattr("tradewind.up.run.publish_next", publish)
+    await run._take_over(whole(EXAMPLE + "gateway: {drain_s: 2}\n"))
+    assert sum("restart needed" in words for words in said) == 1
+    said.clear()
+    await run._take_over(whole())
+    assert not any("restart needed" in words for words in said), "the file and what runs agree"
+
+
+async def test_a_fleet_that_is_refused_leaves_callers_their_classes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    run = an_up(tmp_path, said)
+    run.credential = credentials.load_or_make(tmp_path, run.fleet)
+    before = run.credential.hashes.read_text()
+    answers: list[Stop | None] = [Denied("no right to write", "Grant it"), None]
+
+    async def publish(new: Fleet, _settings: Settings) -> Fleet:
+        if (stop := answers.pop(0)) is not None:
+            raise stop
+        return new
+
+    monkeypatch.setattr("tradewind.up.run.publish_next", publish)
+    new = whole(EXAMPLE.replace("interactive", "hasty"))
+    await run._take_over(new)
+    assert "stays in force" in said[-1]
+    assert run.credential.hashes.read_text() == before
+    await run._take_over(new)
+    assert "hasty" in run.credential.hashes.read_text()
+
+
+def ready(service: str, api: str) -> Ready:
+    return Ready(
+        pid=1, ready_after_s=1.0, state_dir="s", bootstrap_servers="h:1", embedded=True, topic_prefix="p", fleet="f",
+        fleet_version=1, services={service: api}, gateways={"eu": "http://127.0.0.1:8080"}, api_key_file="s/api-key",
+        trust_file="s/t", processes=(),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("service", ["index", "team/index:v1"])
+def test_what_is_printed_for_an_http_service_is_addressed_to_it(tmp_path: Path, service: str) -> None:
+    words = shlex.split(_curl(an_up(tmp_path, []), ready(service, "http")))
+    url = words[-1]
+    assert words == ["curl", "-H", "Authorization: Bearer $(cat s/api-key)", url]
+    request = make_mocked_request("GET", url.removeprefix("http://127.0.0.1:8080"))
+    assert is_http(request)
+    assert http_service(request) == (service, "/")
+
+
+def test_the_file_is_named_as_an_argument_or_as_an_option_and_not_as_both(tmp_path: Path) -> None:
+    away = str(tmp_path / "away.yaml")
+    both = CliRunner().invoke(app, ["up", away, "--config", away])
+    assert both.exit_code == 2
+    one = CliRunner().invoke(app, ["up", "--config", away])
+    assert one.exit_code != 2
+    assert "away.yaml" in f"{one.output}{one.exception}"
 
 
 def table(version: int, shares: tuple[float, ...] = (0.5, 0.5), state: Any = "ready") -> RoutingTable:

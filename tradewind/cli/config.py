@@ -22,7 +22,7 @@ app = typer.Typer(no_args_is_help=True, help="Check and show tradewind.yaml and 
 @app.command()
 def check(
     file: Annotated[
-        Path | None, typer.Argument(metavar="[FILE]", help="Else TRADEWIND_CONFIG, else the one here.")
+        Path | None, typer.Argument(exists=True, metavar="[FILE]", help="Else TRADEWIND_CONFIG, else the one here.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:

@@ -134,7 +134,8 @@ def replay(
 ) -> None:
     """Send dead letters again to where they came from, byte for byte, once the cause is mended. Says so first.
 
-    Cut ones are left out, and those replayed before. Exit status 1: some were left out.
+    Only raw input: endpoint-metrics.v1 and arrivals.v1. Cut ones are left out, those replayed before, and the oldest
+    beyond --limit. Exit status 1: some were left out.
 
     Examples:
       tradewind dead-letters replay 0/12
@@ -146,18 +147,21 @@ def replay(
         raise BadSetting(
             "arguments", "SELECTION", selection or None, "Name places as in 0/12-40, or --topic or --since"
         )
-    fates = asyncio.run(_replayed(settings, selection or [], (topic, since, limit), yes=yes, again=again))
+    fates, older = asyncio.run(_replayed(settings, selection or [], (topic, since, limit), yes=yes, again=again))
     left = [one for one in fates if one.fate not in _GOOD]
     if as_json:
-        print(msgspec.json.encode({"dry_run": not yes, "letters": fates}).decode())
+        print(msgspec.json.encode({"dry_run": not yes, "older_left_out": older, "letters": fates}).decode())
     else:
         _tell(fates, yes=yes)
-    raise typer.Exit(1 if left else 0)
+    if older:
+        typer.echo(f"{older} older {'one' if older == 1 else 'ones'} left out: --limit is {limit}", err=True)
+    raise typer.Exit(1 if left or older else 0)
 
 
 async def _replayed(
     settings: Settings, selection: list[str], query: tuple[str | None, str | None, int], *, yes: bool, again: bool
-) -> list[Replayed]:
+) -> tuple[list[Replayed], int]:
+    """What became of each, and how many older ones the limit left out."""
     from tradewind.hands import kafka, letters
     from tradewind.hands.replay import replay as send_again
 
@@ -167,9 +171,10 @@ async def _replayed(
     async with kafka.reader(settings) as consumer:
         if ranges:
             found = await letters.chosen(consumer, settings, ranges)
+            count = len(found)
         else:
-            found, _ = await letters.last(letters.letters(consumer, settings, since_s, name), query[2])
-        return await send_again(consumer, settings, found, yes=yes, again=again)
+            found, count = await letters.last(letters.letters(consumer, settings, since_s, name), query[2])
+        return await send_again(consumer, settings, found, yes=yes, again=again), count - len(found)
 
 
 def _tell(fates: list[Replayed], *, yes: bool) -> None:

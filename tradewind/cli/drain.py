@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import getpass
 import socket
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +14,7 @@ import msgspec
 import typer
 
 from streams.runtime import clock
-from tradewind.cli.options import AsJson, Bootstrap, Config, Prefix, settled
+from tradewind.cli.options import AsJson, Bootstrap, Config, Prefix
 from tradewind.cli.table import TrustFiles
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def drain(
     now_s = clock.now_s()
     until_s = None if for_ is None else now_s + duration_s("--for", for_)
     order = Order(endpoint=endpoint, drain=True, reason=reason[:2000], by=_who(by), at_s=now_s, until_s=until_s)
-    settings = settled(config, bootstrap_servers=bootstrap_servers, topic_prefix=topic_prefix)
+    settings = _where(config, bootstrap_servers, topic_prefix)
     _tell(order, asyncio.run(_given(settings, order, trust, force=force, wait=wait)), as_json=as_json, wait=wait)
 
 
@@ -94,8 +95,20 @@ def undrain(
     from streams.contract.records import Order
 
     order = Order(endpoint=endpoint, drain=False, reason=reason[:2000], by=_who(by), at_s=clock.now_s())
-    settings = settled(config, bootstrap_servers=bootstrap_servers, topic_prefix=topic_prefix)
+    settings = _where(config, bootstrap_servers, topic_prefix)
     _tell(order, asyncio.run(_given(settings, order, trust, force=True, wait=wait)), as_json=as_json, wait=wait)
+
+
+def _where(config: Path | None, bootstrap_servers: str | None, topic_prefix: str | None) -> Settings:
+    """Settings; says it aloud when nobody has named a Kafka, for then the order may meet somebody else's fleet."""
+    from streams.settings import DEFAULT
+    from tradewind.config.sources import settle
+
+    settings, sources = settle(config, {"bootstrap_servers": bootstrap_servers, "topic_prefix": topic_prefix})
+    if sources["bootstrap_servers"] == DEFAULT:
+        said = f"no `up` runs in {settings.state_dir}, and no file, variable or flag names a Kafka"
+        print(f"tradewind: {said}: the order goes to {settings.bootstrap_servers}", file=sys.stderr)
+    return settings
 
 
 async def _given(

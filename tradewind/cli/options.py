@@ -20,13 +20,17 @@ AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout,
 Config = Annotated[
     Path | None,
     typer.Option(
-        "--config", metavar="FILE", dir_okay=False, help="A tradewind.yaml; else TRADEWIND_CONFIG, else the one here."
+        "--config",
+        metavar="FILE",
+        exists=True,
+        dir_okay=False,
+        help="A tradewind.yaml; else TRADEWIND_CONFIG, else the one here.",
     ),
 ]
 
 
 def settled(config: Path | None = None, **flags: Any) -> Settings:
-    """Settings from flags that are not None, the environment, the file, a running `tradewind up`, then defaults.
+    """Settings from flags that are not None, the environment, a running `tradewind up`, the file, then defaults.
 
     The file is `config`, else the one TRADEWIND_CONFIG names (empty: none), else ./tradewind.yaml where there is one.
     Raises BadSetting with the field, the value and where it came from; BadFleet with all that is wrong in the file's

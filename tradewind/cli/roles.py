@@ -89,6 +89,7 @@ def gateway(
     config: Annotated[
         Path | None,
         typer.Option(
+            exists=True,
             metavar="FILE",
             help="A tradewind.yaml with its sections `settings` and `gateway`; or one gateway's own settings, "
             "where paths start where the command does. Flags go before it.",
@@ -150,7 +151,7 @@ def gateway_config(file: Path | None, flags: Mapping[str, Any]) -> tuple[Gateway
     file = file_of(file)
     fields, whole = _gateway_fields(file, flags) if file else ({}, None)
     said = {**fields, **flags}
-    settings = settled(whole, bootstrap_servers=said.get("bootstrap_servers"), topic_prefix=said.get("prefix"))
+    settings = _settled(file, whole, said, flags)
     said = {**_trusting(settings), **said}
     name = said.get("name", "gateway-1")
     usual = {
@@ -160,6 +161,17 @@ def gateway_config(file: Path | None, flags: Mapping[str, Any]) -> tuple[Gateway
         "state_dir": settings.state_dir / str(name),
     }
     return checked(str(file) if file else "flags", {**usual, **said}), settings.log_level
+
+
+def _settled(file: Path | None, whole: Path | None, said: Mapping[str, Any], flags: Mapping[str, Any]) -> Settings:
+    """Settings where `said` goes before all else; what of it is no flag is blamed on `file`."""
+    try:
+        return settled(whole, bootstrap_servers=said.get("bootstrap_servers"), topic_prefix=said.get("prefix"))
+    except BadSetting as error:
+        field = "prefix" if error.field == "topic_prefix" else error.field
+        if error.where != "flag" or field in flags:
+            raise
+        raise BadSetting(str(file), field, error.value, error.remedy) from None
 
 
 def _gateway_fields(file: Path, flags: Mapping[str, Any]) -> tuple[dict[str, Any], Path | None]:

@@ -9,11 +9,12 @@ import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import quote
 
 import msgspec
 import typer
 
-from tradewind.cli.options import AsJson, Bootstrap, Prefix
+from tradewind.cli.options import AsJson, Bootstrap, Config, Prefix
 
 if TYPE_CHECKING:
     from tradewind.up.run import Ready, Up
@@ -25,6 +26,7 @@ def up(
     file: Annotated[
         Path | None, typer.Argument(metavar="[FILE]", help="Else TRADEWIND_CONFIG, else ./tradewind.yaml.")
     ] = None,
+    config: Config = None,
     bootstrap_servers: Bootstrap = None,
     topic_prefix: Prefix = None,
     as_json: AsJson = False,
@@ -39,7 +41,9 @@ def up(
       tradewind up deploy/tradewind.yaml --bootstrap-servers kafka:9092
       tradewind up --json > ready.json &
     """
-    run = _made(file, bootstrap_servers, topic_prefix)
+    if file is not None and config is not None:
+        raise typer.BadParameter("the file is given twice: as FILE and with --config. Leave one of them out.")
+    run = _made(file or config, bootstrap_servers, topic_prefix)
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # that the broker is away is said by us, once
     logging.getLogger("tradewind").addHandler(logging.NullHandler())  # what people need to hear is said
     asyncio.run(_until_stopped(run, as_json))
@@ -99,7 +103,7 @@ def _curl(run: Up, ready: Ready) -> str:
     elif not run.whole.gateway.fields.get("anonymous"):
         words.append(f"-H '{_KEY}YOUR-KEY'")
     if api == "http":
-        return " ".join([*words, f"-H 'x-tradewind-model: {service}'", f"{url}/"])
+        return " ".join([*words, f"{url}/services/{quote(service, safe='')}/"])
     body: Any = {"model": service, "messages": [{"role": "user", "content": "Hello"}]}
     words += ["-H 'content-type: application/json'", f"-d '{msgspec.json.encode(body).decode()}'"]
     return " ".join([*words, f"{url}/v1/chat/completions"])

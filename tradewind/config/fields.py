@@ -16,6 +16,7 @@ import msgspec
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
 from router_sync.fleet import Problem, plain, told
+from streams.contract.errors import is_secret
 
 _MAY_BE_ABSENT: Final = frozenset({"state_dir", "table_file"})
 """Paths that somebody makes later; all others have to be there."""
@@ -35,7 +36,7 @@ class Reader:
         """Note that the field at `path` cannot be used; what may be a secret is not repeated."""
         from router_sync.gateway.config import HIDDEN, hidden  # with all of the gateway, which few commands need
 
-        shown = HIDDEN if value is not None and hidden(path) else value
+        shown = HIDDEN if value is not None and (hidden(path) or is_secret(path)) else value
         self.problems.append(Problem(self.place(path), path, shown, remedy))
 
     def place(self, path: str) -> str:

@@ -35,7 +35,7 @@ def settings_shown(settled: Settled) -> list[Shown]:
 def gateway_shown(whole: Whole) -> list[Shown]:
     """One line per setting that gateways have in common, and one per port that is named."""
     ports = {"ports": whole.gateway.ports} if whole.gateway.ports else {}
-    said = dict(flat({"gateway": {**whole.gateway.fields, **ports}}))
+    said = dict(flat({"gateway": {**_without_literals(whole.gateway.fields), **ports}}))
     usual = dict(flat({"gateway": dict(_usual())}))
     return [
         Shown(at, _fit(at, value), f"{whole.path}:{_line(whole.lines, at)}" if at in said else DEFAULT)
@@ -57,11 +57,22 @@ def _line(lines: Mapping[str, int], path: str) -> int:
 
 
 def _fit(field: str, value: Any) -> Any:
-    if value is not None and (_SECRET.search(field.rpartition(".")[2]) or _is_literal(field)):
+    if value is not None and _SECRET.search(field.rpartition(".")[2]):
         return _HIDDEN
     return str(value) if isinstance(value, Path) else value
 
 
-def _is_literal(field: str) -> bool:
-    """Whether it is the value of an upstream's header, written where a reference could stand."""
-    return field.startswith("gateway.upstreams.") and ".headers." in field and not field.endswith((".file", ".env"))
+def _without_literals(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """`fields` with those values of upstreams' headers hidden that stand where a reference could.
+
+    Done before paths are made of names: a header may be called x.file, and then looks like a reference.
+    """
+    if not (upstreams := fields.get("upstreams")):
+        return dict(fields)
+    return {**fields, "upstreams": {name: _only_references(one) for name, one in upstreams.items()}}
+
+
+def _only_references(upstream: Mapping[str, Any]) -> dict[str, Any]:
+    headers = upstream.get("headers") or {}
+    shown = {name: value if isinstance(value, Mapping) else _HIDDEN for name, value in headers.items()}
+    return {**upstream, "headers": shown} if headers else dict(upstream)

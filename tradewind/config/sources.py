@@ -1,4 +1,4 @@
-"""Settings and where each came from: flag, environment, file with line, a running `up`, default."""
+"""Settings and where each came from: flag, environment, a running `up`, file with line, default."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from router_sync.fleet import BadFleet
 from streams.settings import Layer, Settled, environment
 from streams.settings import settle as settle_layers
 from tradewind import running
@@ -27,18 +28,29 @@ def file_of(config: Path | None) -> Path | None:
 
 
 def settle(config: Path | None, flags: Mapping[str, Any], *, beside_up: bool = True) -> Settled:
-    """Settings from flags, environment, the file that is meant, a running `up` (unless not `beside_up`), defaults.
+    """Settings from flags, environment, a running `up` (unless not `beside_up`), the file that is meant, defaults.
 
-    Raises BadFleet with all that is wrong in the file's `settings:`, BadSetting for a flag or variable.
+    A running `up` says where its Kafka is whatever has been written into the file since, and also where the file has
+    become unusable. Raises BadFleet with all that is wrong in the file's `settings:`, BadSetting for a flag or a
+    variable.
     """
     file = file_of(config)
-    said = settings_of(file) if file is not None else Layer()
+    try:
+        said = settings_of(file) if file is not None else Layer()
+    except BadFleet:
+        if config is not None or not beside_up or (up := _beside(settle_layers(flags))) is None:
+            raise
+        return settle_layers(flags, up)
     settled = settle_layers(flags, said)
-    if beside_up and (up := running.read(settled.settings.state_dir)) is not None:
-        return settle_layers(flags, said, _as_layer(up))
+    if beside_up and (up := _beside(settled)) is not None:
+        return settle_layers(flags, up, said)
     return settled
 
 
-def _as_layer(up: running.Running) -> Layer:
+def _beside(settled: Settled) -> Layer | None:
+    """What the `up` that runs in the state folder says of its Kafka; None when none runs."""
+    up = running.read(settled.settings.state_dir)
+    if up is None:
+        return None
     values = {"bootstrap_servers": up.bootstrap_servers, "topic_prefix": up.topic_prefix}
     return Layer(values, dict.fromkeys(values, f"running `up`, process {up.pid}"))

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+from ruamel.yaml.comments import CommentedMap
+
 from router_sync import fleet as fleets
 from router_sync.fleet import BadFleet, Misfit, Problem
 from router_sync.gateway.upstream import DEFAULT
@@ -41,7 +43,7 @@ def read(path: Path) -> Whole:
 def parse(text: str, path: Path) -> Whole:
     """`text` as the file at `path` would say it. Raises BadFleet with everything that is wrong."""
     name = str(path)
-    tree = fleets.tree_of(text, name)
+    tree = _tree_of(text, name)
     fleet, problems, lines = fleets.read(tree, name)
     reader = Reader(name, path.absolute().parent, list(problems), lines)
     settings = read_settings(tree, reader)
@@ -52,6 +54,15 @@ def parse(text: str, path: Path) -> Whole:
     if reader.problems or fleet is None:
         raise BadFleet(name, sorted(reader.problems, key=_line))
     return Whole(path, text, fleet, settings, gateway, reader.lines)
+
+
+def _tree_of(text: str, name: str) -> CommentedMap:
+    """`text` as a mapping. The library trips over nesting without end (RecursionError), and over tags like !!bool x."""
+    try:
+        return fleets.tree_of(text, name)
+    except (RecursionError, LookupError, AttributeError) as error:
+        remedy = "Leave out tags (!!) and deep nesting."
+        raise BadFleet(name, [Problem(f"{name}:1", "YAML", type(error).__name__, remedy)]) from None
 
 
 def is_whole(keys: Iterable[str]) -> bool:

@@ -19,10 +19,11 @@ from aiokafka.errors import (
     TopicAuthorizationFailedError,
 )
 
-from streams.contract.errors import Missing, Stop
+from streams.contract.errors import Denied, Missing, Stop
+from streams.contract.rights import Operation, Resource, Right
 from streams.contract.topics import MAX_VALUE_BYTES, Topic
 from streams.runtime.access import Access, client_options
-from streams.runtime.preflight import lacking
+from streams.runtime.preflight import denied, lacking
 from streams.settings import Settings
 
 REACH_S: Final = 5.0
@@ -49,16 +50,19 @@ def hush() -> None:
 
 
 @contextlib.asynccontextmanager
-async def answering(settings: Settings, seconds: float | None = None) -> AsyncIterator[None]:
+async def answering(
+    settings: Settings, seconds: float | None = None, operation: Operation = "READ"
+) -> AsyncIterator[None]:
     """What is asked of Kafka within it is answered in time, `seconds` or else REACH_S.
 
-    Raises Missing that says where Kafka should be, or which right lacks; Denied when it lets nobody of this name in.
+    Raises Missing that says where Kafka should be; Denied when it lets nobody of this name in, or `operation` is not
+    granted: with the lines that grant it.
     """
     try:
         async with asyncio.timeout(REACH_S if seconds is None else seconds):
             yield
     except _DENIED as error:
-        raise _lacks(settings, error) from None
+        raise _lacks(settings, error, operation) from None
     except (KafkaError, OSError, TimeoutError) as error:
         raise await _not_let_in(settings) or away(settings, error) from None
 
@@ -86,12 +90,12 @@ async def _not_let_in(settings: Settings) -> Stop | None:
     return None
 
 
-def _lacks(settings: Settings, error: BaseException) -> Missing:
-    named = ", ".join(sorted(map(str, error.args[0]))) if error.args and not isinstance(error.args[0], str) else error
-    return Missing(
-        f"{Access.of(settings).principal} lacks a right on {named or 'Kafka'}",
-        "Grant what the operator role needs: `tradewind topics plan` prints it",
-    )
+def _lacks(settings: Settings, error: KafkaError, operation: Operation) -> Denied:
+    """Kafka names the topics or the group; the operation is what was tried."""
+    named = error.args[0] if error.args else "?"
+    names = [named] if isinstance(named, str) else sorted(named)
+    resource: Resource = "group" if isinstance(error, GroupAuthorizationFailedError) else "topic"
+    return denied(settings, [Right(resource, name, operation) for name in names])
 
 
 @contextlib.asynccontextmanager

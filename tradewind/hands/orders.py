@@ -148,7 +148,7 @@ async def send(settings: Settings, order: Order, now_s: float) -> None:
     headers = cloudevents.headers(
         topic.name, source="tradewind-hands", event_id=f"{order.endpoint}/{now_s:.6f}", now_s=now_s
     )
-    async with kafka.sender(settings) as producer, kafka.answering(settings):
+    async with kafka.sender(settings) as producer, kafka.answering(settings, operation="WRITE"):
         await producer.send_and_wait(
             topic.full(settings.topic_prefix), msgspec.json.encode(order), key=order.endpoint.encode(), headers=headers
         )
@@ -156,5 +156,5 @@ async def send(settings: Settings, order: Order, now_s: float) -> None:
 
 async def forget(settings: Settings, endpoint: str) -> None:
     """A tombstone: whatever was ordered of `endpoint`, which may not be in the fleet any more, is over."""
-    async with kafka.sender(settings) as producer, kafka.answering(settings):
+    async with kafka.sender(settings) as producer, kafka.answering(settings, operation="WRITE"):
         await producer.send_and_wait(topics.ORDERS.full(settings.topic_prefix), None, key=endpoint.encode())

@@ -1,12 +1,13 @@
 """Dead letters sent again to the topic they came from: the same key, value and content headers.
 
 Each says by a header from which dead letter it comes, so that it is not sent twice by mistake: the topic is looked
-through, from the dead letter's time on, for what was sent before.
+through, from the dead letter's time on, for what was sent before. Only raw input is sent again: it is judged anew, by
+its own time. An old order, fleet or summary would stand as the last word, over what was said since.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, Literal
 
 import msgspec
@@ -23,7 +24,15 @@ from tradewind.hands.letters import REPLAYED, Letter
 
 CLOCKS_S: Final = 300.0
 """By which two clocks may differ: records further ahead are refused."""
-Fate = Literal["would be sent", "sent", "truncated", "replayed before", "refused again", "unknown topic"]
+RAW: Final = frozenset({topics.ENDPOINT_METRICS.name, topics.ARRIVALS.name})
+"""What is sent again: topics of raw input, where a record adds to others and replaces none."""
+_INSTEAD: Final[Mapping[str, str]] = {
+    topics.ORDERS.name: "an old order would go over newer ones; give the order anew: `tradewind drain`, `undrain`",
+    topics.FLEET.name: "an old fleet would go over a newer one; publish it anew: `tradewind fleet publish`",
+}
+Fate = Literal[
+    "would be sent", "sent", "truncated", "replayed before", "refused again", "not raw input", "unknown topic"
+]
 
 
 class Replayed(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,7 +53,7 @@ async def replay(
     Raises as `kafka.answering` does; what was sent until then stays sent, and is recognised the next time.
     """
     known = {t.name: t for t in topics.TOPICS if t.record is not None}
-    widths = await _widths(settings, {one.topic for one in letters if one.topic in known})
+    widths = await _widths(settings, {one.topic for one in letters} & RAW)
     fates = {one.place: _refused(one, known, again=again) for one in letters}
     good = [one for one in letters if fates[one.place] is None]
     if not again:
@@ -57,7 +66,7 @@ async def replay(
     if yes and good:
         async with kafka.sender(settings) as producer:
             for one in good:
-                await _send(producer, settings, one)
+                await _send(producer, settings, one, widths)
     done: Fate = "sent" if yes else "would be sent"
     return [fates[one.place] or _fate(one, settings, widths, done) for one in letters]
 
@@ -65,6 +74,9 @@ async def replay(
 def _refused(one: Letter, known: Iterable[str], *, again: bool) -> Replayed | None:
     if one.topic not in known:
         return Replayed(place=one.place, fate="unknown topic", says=f"{one.topic or 'no topic'} is not in the contract")
+    if one.topic not in RAW:
+        says = f"{one.topic} is not sent again; let whoever wrote it write it anew"
+        return Replayed(place=one.place, fate="not raw input", says=_INSTEAD.get(one.topic, says))
     if one.truncated:
         says = f"{len(one.value or b'')} of {one.whole} bytes are here" if one.whole else "its key was cut"
         return Replayed(place=one.place, fate="truncated", says=says)
@@ -124,12 +136,13 @@ def _fate(one: Letter, settings: Settings, widths: dict[str, int], fate: Fate) -
                     key=one.key.decode("utf-8", "replace"))  # fmt: skip
 
 
-async def _send(producer: Any, settings: Settings, one: Letter) -> None:
-    async with kafka.answering(settings):
+async def _send(producer: Any, settings: Settings, one: Letter, widths: dict[str, int]) -> None:
+    place = _place(one, settings, widths)
+    async with kafka.answering(settings, operation="WRITE"):
         await producer.send_and_wait(
-            f"{settings.topic_prefix}.{one.topic}",
+            place.topic,
             one.value,
             key=one.key or None,
-            partition=None if one.key else max(0, one.partition),
+            partition=place.partition,
             headers=[*one.headers, (REPLAYED, one.place.encode())],
         )

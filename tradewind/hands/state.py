@@ -50,6 +50,8 @@ class TableState(Part, frozen=True, kw_only=True):
     age_s: float
     signature: str
     reason: str
+    stranded: tuple[str, ...] = ()
+    """CLASS@ORIGIN of the routes without any endpoint: gateways answer 503 there."""
 
 
 class GatewayState(Part, frozen=True, kw_only=True):
@@ -145,6 +147,9 @@ def _tables(status: Status, beat_s: float) -> Iterator[str]:
             yield f"the table for {table.service} expired {since} ago: does a router run?"
         elif table.age_s > BEATS * beat_s + LATE_S:
             yield f"the table for {table.service} is {ago(table.age_s)} old: no router has spoken since"
+        if table.stranded:
+            where = ", ".join(table.stranded)
+            yield f"requests for {table.service} have nowhere to go, gateways answer 503: {where}"
         if status.fleet_version is not None and table.fleet_version < status.fleet_version and table.age_s > LATE_S:
             yield f"the table for {table.service} is of fleet version {table.fleet_version}, not {status.fleet_version}"
 
@@ -156,6 +161,14 @@ def _groups(status: Status) -> Iterator[str]:
         for lag in group.lag:
             if lag.behind is not None and lag.behind > LAG:
                 yield f"{group.room} is {lag.behind} records behind on {lag.topic}"
+
+
+def unused(status: Status, group: GroupState) -> bool:
+    """Whether nobody means to run workers of a room that one can do without: none ever did, or `up` has none."""
+    if group.room in _NEEDED or group.state in _WORKS or group.state is None:
+        return False
+    by_up = {process.role for process in status.processes}
+    return group.state == "Dead" or (bool(by_up) and group.room not in by_up)
 
 
 def _gateways(status: Status) -> Iterator[str]:
@@ -188,7 +201,7 @@ def _noted(status: Status) -> Iterator[str]:
     for group in status.groups:
         if group.state is None:
             yield f"the workers of {group.room} may not be looked at: a right to describe the group {group.group} lacks"
-        elif group.state not in _WORKS and group.room not in _NEEDED:
+        elif group.state not in _WORKS and group.room not in _NEEDED and not unused(status, group):
             yield f"no worker of {group.room} runs"
     for one in status.gateways:
         if one.refused:

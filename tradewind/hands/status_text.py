@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from tradewind.hands.state import EndpointHealthState, GatewayState, GroupState, Status
+from tradewind.hands.state import EndpointHealthState, GatewayState, GroupState, Status, unused
 from tradewind.hands.text import ago, at, columns
 
 
@@ -25,7 +25,9 @@ def lines(status: Status) -> Iterator[str]:
                       [_gateway(g) for g in status.gateways])  # fmt: skip
     yield from _block("endpoints", ("endpoint", "verdict", "requests/s", "p95 ms", ""),
                       [_endpoint(e) for e in status.endpoints])  # fmt: skip
-    yield from _block("workers", ("room", "state", "members", "behind"), [_group(g) for g in status.groups])
+    yield from _block(
+        "workers", ("room", "state", "members", "behind"), [_group(g) for g in status.groups if not unused(status, g)]
+    )
     yield from _block("orders", ("endpoint", "by", "since", "until", "reason"),
                       [(o.endpoint, o.by or "-", at(o.at_s), at(o.until_s) if o.until_s else "told otherwise", o.reason)
                        for o in status.orders])  # fmt: skip

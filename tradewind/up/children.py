@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +27,20 @@ _FOR_EVER = Patience(most=1_000_000)
 
 
 class Children:
-    """Starts workers and gateways, keeps them there, and ends them in order: gateways first."""
+    """Starts workers and gateways, keeps them there, and ends them in order: gateways first.
 
-    def __init__(self, settings: Settings, environ: Mapping[str, str]) -> None:
+    Of `environ` workers do not get what is `not_for_workers`: credentials of endpoints are the gateways' alone.
+    """
+
+    def __init__(
+        self, settings: Settings, environ: Mapping[str, str], *, not_for_workers: Collection[str] = ()
+    ) -> None:
         state_dir = settings.state_dir.absolute()
-        told = environment_for(settings, environ)
+        fewer = {name: value for name, value in environ.items() if name not in not_for_workers}
         _put_aside(state_dir / "log")
         self._settings, self._run = settings, state_dir / "run"
-        self._workers = Processes(state_dir / "log", environ=told)
-        self._gateways = Processes(state_dir / "log", environ=told)
+        self._workers = Processes(state_dir / "log", environ=environment_for(settings, fewer))
+        self._gateways = Processes(state_dir / "log", environ=environment_for(settings, environ))
         self._admin: dict[str, tuple[str, str]] = {}
         """Name to role and where it tells of itself."""
         self._ports: set[int] = set()
@@ -122,6 +127,13 @@ def _put_aside(folder: Path) -> None:
     for log in folder.glob("*.log"):
         if log.stat().st_size > _LONG_LOG_BYTES:
             log.replace(log.with_suffix(".log.1"))
+
+
+def referenced(upstreams: Mapping[str, Mapping[str, Any]]) -> frozenset[str]:
+    """The environment variables that `upstreams`, as a gateway's section has them, keep secrets in."""
+    said = [one.get("credential") for one in upstreams.values()]
+    said += [value for one in upstreams.values() for value in (one.get("headers") or {}).values()]
+    return frozenset(value["env"] for value in said if isinstance(value, Mapping) and value.get("env"))
 
 
 def environment_for(settings: Settings, environ: Mapping[str, str]) -> dict[str, str]:

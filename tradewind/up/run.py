@@ -18,7 +18,7 @@ from streams.settings import Settings
 from tradewind import running
 from tradewind.config.whole import Whole
 from tradewind.up import credentials
-from tradewind.up.children import Children, together
+from tradewind.up.children import Children, referenced, together
 from tradewind.up.folder import taken
 from tradewind.up.kafka import ensure_topics, publish_next
 from tradewind.up.moves import tell_moves
@@ -73,6 +73,7 @@ class Up:
     ) -> None:
         self.whole, self.settings, self.runtime = whole, settings, runtime
         self._environ, self._say, self._pid, self._moves = environ, say, pid, moves
+        self._started_with = whole
         self._folder, self._watched = settings.state_dir.absolute(), Watched(whole)
         self._broker: EmbeddedKafka | None = None
         self._started_at_s = clock.now_s()
@@ -123,7 +124,8 @@ class Up:
 
     @contextlib.asynccontextmanager
     async def _children(self) -> AsyncIterator[Children]:
-        children = Children(self.settings, self._environ)
+        upstreams = self.whole.gateway.fields.get("upstreams") or {}
+        children = Children(self.settings, self._environ, not_for_workers=referenced(upstreams))
         try:
             yield children
         finally:
@@ -177,19 +179,27 @@ class Up:
 
     async def _take_over(self, new: Whole) -> None:
         old, self.whole = self.whole, new
-        for field in need_restart(old, new):
+        for field in need_restart(self._started_with, new):
             self._say(f"{field} changed in {new.path}: restart needed (Ctrl-C, then `tradewind up`)")
         try:
-            if self.credential:  # classes may have changed; gateways read the file again
-                credentials.load_or_make(self._folder, new.fleet)
             published = await until_taken(lambda: publish_next(new.fleet, self.settings), self._say)
         except Stop as stop:
             self.whole = old
             self._say(f"version {self.fleet.version} of the fleet stays in force: {stop}")
             return
+        self._let_in(new.fleet)
         same = published.version == self.fleet.version
         self.fleet = published
         self._say(f"{new.path} was read again: " + ("the fleet is the same" if same else f"fleet {_told(published)}"))
+
+    def _let_in(self, fleet: Fleet) -> None:
+        """Classes may have changed; gateways read the file again. After publishing: a refused fleet changes nothing."""
+        if self.credential is None:
+            return
+        try:
+            credentials.load_or_make(self._folder, fleet)
+        except Stop as stop:
+            self._say(f"callers keep the classes they had: {stop}")
 
     def _note(self, children: Children) -> None:
         """Write down what runs, for other commands."""
