@@ -7,127 +7,81 @@
     s[g,k] ≥ 0    load of g in segment k of its utilisation, at most the segment's width
     Σg x[f,g] + u[f] = demand[f]          Σf x[f,g] − Σk s[g,k] = 0
 
-`solve` is pure and everything it takes and gives can be pickled: it runs in a process beside the router's loop.
+Few pairs are solved whole and anew. Many are solved in a process beside the router's loop, and there it is warm: the
+model of the last question is kept, and the next one starts from it. In any other process each question has a model of
+its own, so that equal questions have equal answers whatever was asked before, and a replay repeats to the byte.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Final
+import multiprocessing
+from typing import Final
 
-import highspy
 import numpy as np
 
 from router_sync.greedy import refill
-from router_sync.layout import Floats, Ints
-from router_sync.problem import CROWDING, WIDTHS, Merged, Method, Problem, Solution, merged, objective
+from router_sync.layout import Floats
+from router_sync.master import Master
+from router_sync.problem import Merged, Method, Problem, Solution, merged, objective
+from router_sync.whole import Optimum, optimum
 from streams.runtime.clock import monotonic_s
 
 TIME_LIMIT_S: Final = 3.0
+FEW: Final = 2000
+"""Open pairs up to which the whole model is solved at once."""
 
 
 def solve(problem: Problem) -> Solution:
     """The LP's shares; the greedy ones, and `method` says so, where HiGHS does not finish in time."""
-    began_s = monotonic_s()
-    twins = merged(problem)
-    quick = refill(twins)
-    quick_usd = objective(problem, quick)
-    solved = _lp(twins)
-    method: Method = "greedy" if solved is None else "lp"
-    shares, bound = (quick, 0.0) if solved is None else (twins.split(solved[0]), solved[1])
-    usd = objective(problem, shares)
-    if solved is None or usd > quick_usd * (1 + 1e-6):
-        method, shares, usd = "greedy", quick, quick_usd
-    gap = max(0.0, quick_usd / bound - 1.0) if bound > 1e-12 else 0.0
-    return Solution(problem.serial, method, shares, usd, min(bound, usd), gap, monotonic_s() - began_s)
+    return (_KEPT if multiprocessing.parent_process() is not None else Solver()).solve(problem)
 
 
-class _Quiet(highspy.Highs):  # type: ignore[misc]
-    """HiGHS greets on standard output while it sets up its callbacks; by then it has been told not to."""
+class Solver:
+    """Answers one question after the other, the next from where the last ended, in `limit_s` seconds each.
 
-    def enableCallbacks(self) -> None:  # noqa: N802  (HiGHS' name)
-        self.setOptionValue("output_flag", False)
-        super().enableCallbacks()
+    Beyond `few` open pairs one model is kept, for the shape asked last. Where several answers cost the same, which one
+    comes may then depend on the questions before.
+    """
 
+    def __init__(self, limit_s: float = TIME_LIMIT_S, few: int = FEW) -> None:
+        self._limit_s, self._few = limit_s, few
+        self._master: Master | None = None
 
-@dataclass(frozen=True, slots=True)
-class _Model:
-    """The programme in columns: pairs that stay, pairs that move, unserved, segments. Rows: flows, then groups."""
+    def solve(self, problem: Problem) -> Solution:
+        """As `solve`."""
+        began_s = monotonic_s()
+        twins = merged(problem)
+        quick = refill(twins)
+        quick_usd = objective(problem, quick)
+        solved = self._lp(twins, quick, began_s + self._limit_s)
+        method: Method = "greedy" if solved is None else "lp"
+        shares, bound = (quick, 0.0) if solved is None else (twins.split(solved.shares), solved.bound)
+        usd = objective(problem, shares)
+        if solved is None or usd > quick_usd * (1 + 1e-6):
+            method, shares, usd = "greedy", quick, quick_usd
+        gap = max(0.0, quick_usd / bound - 1.0) if bound > 1e-12 else 0.0
+        return Solution(problem.serial, method, shares, usd, min(bound, usd), gap, monotonic_s() - began_s)
 
-    flow: Ints
-    group: Ints
-    cost: Floats
-    upper: Floats
-    right: Floats
-    starts: Ints
-    index: Ints
-    value: Floats
-    scale: float
-    """Costs are divided by it: HiGHS sees no difference below 1e-7."""
+    def _lp(self, twins: Merged, quick: Floats, until_s: float) -> Optimum | None:
+        """None when HiGHS gave no optimum, not even with a new model."""
+        small = twins.small
+        if not small.open.any():
+            return Optimum(np.zeros(small.cost_usd.shape), float(small.demand_rps @ small.unserved_usd))
+        if np.count_nonzero(small.open) <= self._few:
+            return optimum(small, self._limit_s)
+        start = twins.join(quick)
+        warm = self._fitting(twins.whole)
+        solved = None if warm is None else warm.optimum(twins, start, until_s)
+        if solved is None:
+            self._master = Master(*twins.whole.cost_usd.shape)
+            solved = self._master.optimum(twins, start, until_s)
+        return solved
 
-
-def _lp(twins: Merged) -> tuple[Floats, float] | None:
-    """(merged shares, lower bound in dollars per second), None when HiGHS gave no optimum."""
-    small = twins.small
-    if not small.open.any():
-        return np.zeros(small.cost_usd.shape), float(small.demand_rps @ small.unserved_usd)
-    model = _model(small)
-    solver = _run(model)
-    if solver.getModelStatus() != highspy.HighsModelStatus.kOptimal:
-        return None
-    solution = solver.getSolution()
-    values = np.array(solution.col_value)[: len(model.flow)]
-    shares = np.zeros(small.cost_usd.shape)
-    np.add.at(shares, (model.flow, model.group), np.maximum(values, 0.0) / small.demand_rps[model.flow])
-    return shares / np.maximum(shares.sum(axis=1, keepdims=True), 1.0), _bound(model, np.array(solution.row_dual))
-
-
-def _model(small: Problem) -> _Model:
-    stays = np.minimum(np.where(small.open, small.in_force, 0.0), small.most_share)
-    moves = np.where(small.open, small.most_share, 0.0) - stays
-    flow, group = np.hstack((np.nonzero(stays), np.nonzero(small.open)))
-    upper = np.concatenate((stays[stays > 0], moves[small.open])) * small.demand_rps[flow]
-    flows, groups = small.cost_usd.shape
-    parts = len(WIDTHS)
-    ends = np.repeat(np.arange(groups), parts)
-    demand = small.demand_rps
-    pair_usd = small.cost_usd[flow, group]
-    pair_usd[np.count_nonzero(stays) :] += small.move_usd[flow[np.count_nonzero(stays) :]]
-    scale = max(float(np.median(pair_usd)), 1e-12)
-    two_rows = np.column_stack((flow, flows + group)).ravel()
-    lengths = np.concatenate((np.full(len(flow), 2), np.ones(flows + groups * parts, np.intp)))
-    return _Model(
-        flow=flow,
-        group=group,
-        cost=np.concatenate((pair_usd, small.unserved_usd, np.outer(small.crowd_usd, CROWDING).ravel())) / scale,
-        upper=np.concatenate((upper, demand, np.outer(small.capacity_rps, WIDTHS).ravel())),
-        right=np.concatenate((demand, np.zeros(groups))),
-        starts=np.concatenate(([0], np.cumsum(lengths))),
-        index=np.concatenate((two_rows, np.arange(flows), flows + ends)),
-        value=np.concatenate((np.ones(2 * len(flow)), np.ones(flows), -np.ones(groups * parts))),
-        scale=scale,
-    )
+    def _fitting(self, whole: Problem) -> Master | None:
+        """The model of the last question, where this one has its shape."""
+        kept = self._master
+        return kept if kept is not None and (kept.flows, kept.ends) == whole.cost_usd.shape else None
 
 
-def _run(model: _Model) -> Any:
-    lp = highspy.HighsLp()
-    lp.num_col_, lp.num_row_ = len(model.cost), len(model.right)
-    lp.col_cost_, lp.col_lower_, lp.col_upper_ = model.cost, np.zeros(len(model.cost)), model.upper
-    lp.row_lower_ = lp.row_upper_ = model.right
-    lp.a_matrix_.format_ = highspy.MatrixFormat.kColwise
-    lp.a_matrix_.start_ = model.starts.astype(np.int32)
-    lp.a_matrix_.index_ = model.index.astype(np.int32)
-    lp.a_matrix_.value_ = model.value
-    solver = _Quiet()
-    for option, value in (("threads", 1), ("time_limit", TIME_LIMIT_S), ("solver", "simplex")):
-        solver.setOptionValue(option, value)
-    solver.passModel(lp)
-    solver.run()
-    return solver
-
-
-def _bound(model: _Model, dual: Floats) -> float:
-    """What no solution can cost less than, by weak duality: it holds whatever HiGHS' tolerances were."""
-    columns = np.repeat(np.arange(len(model.cost)), np.diff(model.starts))
-    reduced = model.cost - np.bincount(columns, model.value * dual[model.index], len(model.cost))
-    return float(dual @ model.right + np.minimum(reduced, 0.0) @ model.upper) * model.scale
+_KEPT: Final = Solver()
+"""Of a process that answers questions; nothing is made before the first."""

@@ -221,6 +221,9 @@ def _twins(problem: Problem) -> Iterator[Ints]:
         alike.setdefault(key, []).append(column)
     for members in alike.values():
         left = np.array(members, np.intp)
+        if left.size == 1:  # most of a fleet without twins: there is nobody to compare with
+            yield left
+            continue
         while left.size:
             near = _near(problem, left)
             free = np.ones(len(left), np.bool_)

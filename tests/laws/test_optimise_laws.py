@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import pickle
 from dataclasses import replace
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from router_sync import master, optimise
 from router_sync.greedy import greedy
-from router_sync.optimise import solve
-from router_sync.problem import Problem, completed, merged, objective
+from router_sync.master import Master
+from router_sync.optimise import Solver, solve
+from router_sync.problem import LEAST_RPS, Problem, Solution, completed, merged, objective
 from router_sync.table import damp, moved_share
+from router_sync.whole import Optimum, optimum
+from streams.runtime.clock import monotonic_s
 
 LAW = settings(max_examples=120, deadline=None)
 
@@ -212,3 +218,119 @@ def test_when_capacity_is_short_the_higher_tier_is_served() -> None:
     )  # fmt: skip
     for shares in (solve(problem).shares, greedy(problem), greedy(problem, np.array([[1.0], [0.0]]))):
         assert np.allclose(shares[:, 0], [0.25, 1.0], atol=1e-6)
+
+
+# ---------------------------------------------------------------- warm
+
+
+def moved_on(problem: Problem, shares: NDArray[np.float64], rng: np.random.Generator) -> Problem:
+    """What is asked next: other demand, costs and law, endpoints that go and come back; the last answer in force."""
+    flows, ends = problem.cost_usd.shape
+    was = np.where(problem.capacity_rps > 0, problem.capacity_rps, rng.uniform(1, 500, ends))
+    held = completed(problem, shares)
+    return replace(
+        problem,
+        demand_rps=np.maximum(problem.demand_rps * rng.choice([0.1, 0.97, 1.0, 1.03, 5.0], flows), LEAST_RPS),
+        cost_usd=problem.cost_usd * rng.choice([0.5, 0.99, 1.0, 1.01, 3.0], ends),
+        may=problem.may ^ (rng.random((flows, ends)) < rng.choice([0.0, 0.2])),
+        capacity_rps=np.where(rng.random(ends) < rng.choice([1.0, 0.7]), was, 0.0),
+        held=rng.choice([0.0, 0.5, 1.0]) * held,
+    )
+
+
+def as_good_as_whole(problem: Problem, found: Optimum) -> None:
+    """Merged shares cost what the LP over every pair costs, and the bound is that too."""
+    small = merged(problem).small
+    best = optimum(small, 30.0)
+    assert best is not None
+    usd = objective(small, best.shares)
+    assert np.isclose(objective(small, found.shares), usd, rtol=1e-6, atol=1e-12)
+    assert np.isclose(found.bound, usd, rtol=1e-6, atol=1e-12)
+    assert found.bound <= usd * (1 + 1e-9) + 1e-12
+
+
+def solved_as_whole(problem: Problem, solution: Solution) -> None:
+    """The same of a solution without twins."""
+    kept(problem, solution.shares)
+    assert solution.method == "lp"
+    assert solution.gap <= 1e-6
+    if problem.open.any():
+        as_good_as_whole(problem, Optimum(merged(problem).join(solution.shares), solution.bound_usd_per_s))
+
+
+@LAW
+@given(problems(), st.integers(0, 2**32 - 1))
+def test_a_warm_answer_costs_what_the_whole_lp_costs_whatever_was_asked_before(problem: Problem, seed: int) -> None:
+    warm, rng = Master(*problem.cost_usd.shape), np.random.default_rng(seed)
+    problem = replace(problem, demand_rps=np.maximum(problem.demand_rps, LEAST_RPS))
+    for _ in range(4):
+        twins = merged(problem)
+        shares = np.zeros(problem.cost_usd.shape)
+        if twins.small.open.any():
+            found = warm.optimum(twins, twins.join(greedy(problem)), monotonic_s() + 30.0)
+            assert found is not None
+            as_good_as_whole(problem, found)
+            shares = twins.split(found.shares)
+            kept(problem, shares)
+        problem = moved_on(problem, shares, rng)
+
+
+@LAW
+@given(problems(), problems())
+def test_a_question_of_another_shape_is_answered_as_well(one: Problem, other: Problem) -> None:
+    warm = Solver(30.0, few=0)
+    for problem in (one, other, one):
+        demand = np.maximum(problem.demand_rps, LEAST_RPS)
+        strangers = replace(problem, demand_rps=demand, kin=np.arange(len(problem.kin), dtype=np.intp))
+        solved_as_whole(strangers, warm.solve(strangers))
+
+
+@pytest.mark.parametrize("lost", [0, 3])
+def test_a_crowded_model_forgets_idle_pairs_and_stays_as_good(monkeypatch: pytest.MonkeyPatch, lost: int) -> None:
+    monkeypatch.setattr(master, "CROWDED", 2)
+    problem, warm, rng = realistic(20, 30, 0.7, 5), Solver(30.0, few=0), np.random.default_rng(6)
+    pairs = []
+    for _ in range(8):
+        solution = warm.solve(problem)
+        solved_as_whole(problem, solution)
+        pairs.append(len(warm._master._flow) if warm._master else 0)
+        capacity = np.where(rng.permutation(30) < lost, 0.0, 100.0)
+        drift = np.exp(rng.normal(0, 0.2, 20))
+        problem = replace(
+            problem, demand_rps=problem.demand_rps * drift, capacity_rps=capacity,
+            held=completed(problem, solution.shares),
+        )  # fmt: skip
+    assert (np.diff(pairs) < 0).any()
+
+
+def test_no_pair_is_left_out_for_being_dear() -> None:
+    """All cheap capacity is taken, and the last endpoint anyone would choose is the one that serves the rest."""
+    flows, ends = 30, 40
+    cost = np.tile(np.linspace(1e-5, 1e-3, ends), (flows, 1))
+    problem = Problem(
+        np.full(flows, 10.0), cost, np.ones((flows, ends), np.bool_), np.full(ends, 7.5), np.full(ends, 1e-5),
+        np.ones(ends), np.ones(flows), np.arange(ends, dtype=np.intp),
+    )  # fmt: skip
+    solution = Solver(30.0, few=0).solve(problem)
+    solved_as_whole(problem, solution)
+    assert np.allclose(solution.shares.sum(axis=1), 1.0)
+
+
+def test_without_time_the_answer_is_greedy_and_says_so() -> None:
+    problem = realistic(20, 30, 0.5, 1)
+    solution = Solver(0.0, few=0).solve(problem)
+    assert solution.method == "greedy"
+    assert np.array_equal(solution.shares, greedy(problem))
+
+
+def test_models_are_kept_in_a_process_beside_and_nowhere_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here equal questions have equal answers, to the byte, whatever was asked in between."""
+    beside = Solver()
+    monkeypatch.setattr(optimise, "_KEPT", beside)
+    problem, other = realistic(50, 60, 0.6, 1), realistic(50, 60, 0.6, 2)
+    first, _, again = solve(problem), solve(other), solve(problem)
+    assert first.shares.tobytes() == again.shares.tobytes()
+    assert beside._master is None
+    monkeypatch.setattr(multiprocessing, "parent_process", multiprocessing.current_process)
+    solved_as_whole(problem, solve(problem))
+    assert beside._master is not None

@@ -287,9 +287,10 @@ def test_the_file_is_named_as_an_argument_or_as_an_option_and_not_as_both(tmp_pa
     away = str(tmp_path / "away.yaml")
     both = CliRunner().invoke(app, ["up", away, "--config", away])
     assert both.exit_code == 2
-    one = CliRunner().invoke(app, ["up", "--config", away])
-    assert one.exit_code != 2
-    assert "away.yaml" in f"{one.output}{one.exception}"
+    (tmp_path / "broken.yaml").write_text("fleet: 1")
+    one = CliRunner().invoke(app, ["up", "--config", str(tmp_path / "broken.yaml")])
+    assert isinstance(one.exception, BadFleet)
+    assert "broken.yaml" in str(one.exception)
 
 
 def table(version: int, shares: tuple[float, ...] = (0.5, 0.5), state: Any = "ready") -> RoutingTable:
