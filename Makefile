@@ -47,7 +47,7 @@ reference: $(READY) ## write the other pages of docs/reference from the code
 
 lock: $(READY) ## pin what pyproject.toml asks for, with hashes and without addresses
 	@$(BIN)/python -m pip install -q uv
-	@$(BIN)/uv pip compile pyproject.toml --extra embedded --group dev --universal --generate-hashes --no-emit-index-url --no-header -q -o requirements.lock
+	@$(BIN)/uv pip compile pyproject.toml --extra embedded --extra forecast --extra kubernetes --extra aws --extra keda --group dev --universal --generate-hashes --no-emit-index-url --no-header -q -o requirements.lock
 
 clean: ## forget the virtual environment, caches and run folders
 	rm -rf $(VENV) .tradewind .bench-env .bench-env-litellm .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

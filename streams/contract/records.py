@@ -46,6 +46,20 @@ Verdict = Literal["up", "degraded", "down", "silent", "unknown"]
 Market = Literal["on_demand", "spot", "reserved", "owned"]
 Tier = Literal["premium", "standard", "sheddable"]
 EndpointState = Literal["ready", "drain", "down"]
+Complexity = Literal["", "simple", "complex"]
+Country = Annotated[str, Meta(pattern=r"^[A-Z]{2}$(?!\n)")]
+"""ISO 3166-1 alpha-2."""
+RequestFact = Literal[
+    "service", "class", "tenant", "data_class", "purpose", "tier", "complexity", "origin", "origin_country"
+]
+"""What a rule may ask of a request."""
+TargetFact = Literal[
+    "endpoint", "country", "region", "zone", "provider", "parent", "parent_country", "certificate", "market", "place",
+    "instance",
+]  # fmt: skip
+"""What a rule may ask of an endpoint; `place` is edge or cloud."""
+Part = Literal["price", "egress", "carbon", "latency", "risk"]
+"""Of the objective, each in dollars per request."""
 Api = Literal["openai", "http"]
 UpstreamModel = Annotated[str, Meta(max_length=256, pattern=r"^[^\x00-\x1f\x7f]*$(?!\n)")]
 """What an endpoint itself calls a model; empty: as the service is called."""
@@ -99,6 +113,24 @@ class Endpoint(Record, frozen=True, kw_only=True):
     models: dict[Name, UpstreamModel] = {}
     """By service: what this endpoint calls the model, where it is not what the service is called."""
     health_path: HealthPath = ""
+    parent: Label = ""
+    """Who owns the provider, as far as law asks; empty: unknown, which no rule that asks for a parent accepts."""
+    parent_country: Annotated[str, Meta(pattern=r"^([A-Z]{2})?$(?!\n)")] = ""
+    certificates: Annotated[tuple[Name, ...], Meta(max_length=64)] = ()
+    """What it is certified for: pci-dss, hds, iso-27001 ..."""
+    power_w: Annotated[float, Meta(ge=0, le=1e6)] = 0.0
+    """Of one replica at capacity; 0: unknown, and carbon has no price there."""
+    egress_usd_per_gb: Usd = 0.0
+    least_replicas: Annotated[int, Meta(ge=0, le=100_000)] = 0
+    most_replicas: Annotated[int, Meta(ge=0, le=100_000)] | None = None
+    """How many a capacity plan may ask for; None: as many as `replicas`, so that nothing is planned."""
+    cold_start_s: Seconds = 300.0
+    """From a launch to the first answer, before any launch was measured."""
+
+    @property
+    def pool(self) -> str:
+        """provider/region/zone/instance/market: what prices, interruptions and plans are said of."""
+        return "/".join((self.provider, self.region, self.zone, self.instance, self.market))
 
 
 class Origin(Record, frozen=True, kw_only=True):
@@ -121,6 +153,18 @@ class RequestClass(Record, frozen=True, kw_only=True):
     data_class: Name = "public"
     jurisdictions: tuple[Annotated[str, Meta(pattern=r"^[A-Z]{2}$(?!\n)")], ...] = ()
     """Where requests may be processed; empty: anywhere. Law: it fails closed."""
+    tenant: Label = ""
+    """Whose requests these are; empty: anybody's."""
+    purpose: Label = ""
+    complexity: Complexity = ""
+    simple_class: Label = ""
+    """Requests of at most `simple_tokens` are taken as of this class of the same service; empty: none are."""
+    simple_tokens: Annotated[int, Meta(ge=0, le=10_000_000)] = 0
+    """Of input, estimated at the gateway, and of output where the caller limits it."""
+    response_kb: Annotated[float, Meta(ge=0, le=1e7)] = 4.0
+    """Sent back per request, for the price of egress."""
+    defer_s: Seconds = 0.0
+    """Work of this class may wait so long for a cheaper or greener hour; 0: it does not."""
 
 
 class Service(Record, frozen=True, kw_only=True):
@@ -129,6 +173,60 @@ class Service(Record, frozen=True, kw_only=True):
     name: Name
     classes: Annotated[tuple[RequestClass, ...], Meta(min_length=1, max_length=64)]
     default_class: Name
+    error_budget: Annotated[float, Meta(gt=0, lt=1)] = 0.001
+    """Of its requests that may be shed, fail or come late; the reserve is tuned to it."""
+
+
+Values = Annotated[tuple[Label, ...], Meta(min_length=1, max_length=512)]
+
+
+class Rule(Record, frozen=True, kw_only=True):
+    """One rule: for which requests (`when` all of it and not `unless`, whole), and what follows for which targets.
+
+    A fact is met when the request or the target has one of the values listed for it. Effects of law: `require` (all
+    facts, or it is denied), `deny` (a target with all facts is denied), `allow` (where the policy's default is deny).
+    Deny wins. Effects of preference: `limit_p95_ms`, `weigh` (factors on parts of the objective), `prefer` (other
+    targets cost `worth_usd` more per request). A rule has one effect.
+    """
+
+    id: Name
+    when: dict[RequestFact, Values] = {}
+    unless: dict[RequestFact, Values] = {}
+    require: dict[TargetFact, Values] = {}
+    deny: dict[TargetFact, Values] = {}
+    allow: dict[TargetFact, Values] = {}
+    limit_p95_ms: Annotated[float, Meta(gt=0, le=1e7)] | None = None
+    weigh: dict[Part, Annotated[float, Meta(ge=0, le=1000)]] = {}
+    prefer: dict[TargetFact, Values] = {}
+    worth_usd: Usd = 0.0
+    reason: Text = ""
+    source: Text = ""
+    """The article or contract it follows from."""
+
+
+class Policy(Record, frozen=True, kw_only=True):
+    """Rules that were reviewed together. Of several policies each has to permit a pair."""
+
+    name: Name
+    default: Literal["allow", "deny"] = "allow"
+    """For pairs that no rule of law speaks of."""
+    rules: Annotated[tuple[Rule, ...], Meta(max_length=1000)]
+
+
+class Budget(Record, frozen=True, kw_only=True):
+    """What may be spent in a day (UTC) by requests of a scope; empty fields: of all.
+
+    It is kept by a price on each dollar or gram, raised while spending runs ahead: no request is refused for it.
+    """
+
+    name: Name
+    unit: Literal["usd", "gco2"]
+    per_day: Annotated[float, Meta(gt=0, le=1e15)]
+    tenant: Label = ""
+    service: Label = ""
+    class_: Label = msgspec.field(name="class", default="")
+    most_price: Annotated[float, Meta(gt=0, le=1e6)] = 10.0
+    """The highest price: extra dollars per dollar, or dollars per kilogram."""
 
 
 class Fleet(Record, frozen=True, kw_only=True):
@@ -139,6 +237,8 @@ class Fleet(Record, frozen=True, kw_only=True):
     services: tuple[Service, ...]
     origins: tuple[Origin, ...]
     endpoints: tuple[Endpoint, ...]
+    policies: Annotated[tuple[Policy, ...], Meta(max_length=64)] = ()
+    budgets: Annotated[tuple[Budget, ...], Meta(max_length=64)] = ()
 
 
 class Order(Record, frozen=True, kw_only=True):
@@ -158,6 +258,61 @@ class Order(Record, frozen=True, kw_only=True):
         """Refuse an order that ends before it begins."""
         if self.until_s is not None and self.until_s <= self.at_s:
             raise ValueError(f"until_s {self.until_s:.0f} is not after at_s {self.at_s:.0f}")
+
+
+class TableOrder(Record, frozen=True, kw_only=True):
+    """An operator's word on a service's table: hold the shares it has, or those of `routes`; or end that.
+
+    While it holds, law, health and drains still move what they must; prices and latencies move nothing.
+    """
+
+    service: Name
+    hold: bool
+    routes: tuple[Route, ...] = ()
+    """Of the table rolled back to; empty: of the table in force."""
+    of: Label = ""
+    """The epoch.version that `routes` are of."""
+    reason: Text = ""
+    by: Label = ""
+    at_s: UnixS
+    until_s: UnixS | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse an order that ends before it begins."""
+        if self.until_s is not None and self.until_s <= self.at_s:
+            raise ValueError(f"until_s {self.until_s:.0f} is not after at_s {self.at_s:.0f}")
+
+
+class Deferred(Record, frozen=True, kw_only=True):
+    """Work that may wait: so many requests of a class, any time before the deadline."""
+
+    job: Name
+    service: Name
+    class_: Name = msgspec.field(name="class")
+    origin: Name
+    requests: Annotated[int, Meta(ge=1, le=10**12)]
+    submitted_at_s: UnixS
+    deadline_at_s: UnixS
+
+    def __post_init__(self) -> None:
+        """Refuse a deadline that is not after the submission."""
+        if self.deadline_at_s <= self.submitted_at_s:
+            raise ValueError(f"deadline_at_s {self.deadline_at_s:.0f} is not after {self.submitted_at_s:.0f}")
+
+
+class Release(Record, frozen=True, kw_only=True):
+    """When deferred work should run: a plan until `released`, then the word to begin."""
+
+    job: Name
+    service: Name
+    made_at_s: UnixS
+    release_at_s: UnixS
+    released: bool = False
+    usd_per_request: Usd
+    """Expected at `release_at_s`, carbon at its price."""
+    now_usd_per_request: Usd
+    """What it would have cost when it was submitted."""
+    reason: Text = ""
 
 
 # ---------------------------------------------------------------- heard
@@ -365,6 +520,8 @@ class SpotRisk(Record, frozen=True, kw_only=True):
     hazard_per_h: Amount
     low_per_h: Amount
     high_per_h: Amount
+    risk_usd_per_h: Usd = 0.0
+    """Of one replica: what its loss is expected to cost in an hour."""
     reasons: tuple[Text, ...] = ()
 
 
@@ -387,6 +544,10 @@ class Capacity(Record, frozen=True, kw_only=True):
     at_s: UnixS
     ready: Count
     starting: Count = 0
+    failed: Count = 0
+    """Launches that failed, since the actuator began."""
+    cold_start_s: Seconds | None = None
+    """From a launch to readiness, measured: nine in ten were as quick; None: too few were seen."""
     plan_id: Name | None = None
     """Receipt: the plan that was carried out last."""
     note: Text = ""
@@ -417,6 +578,14 @@ class TableEndpoint(Record, frozen=True, kw_only=True):
     model: UpstreamModel = ""
     """What this endpoint calls the table's service."""
     health_path: HealthPath = ""
+    instance: Name = "unknown"
+    market: Market = "on_demand"
+    edge: bool = False
+    parent: Label = ""
+    parent_country: Annotated[str, Meta(pattern=r"^([A-Z]{2})?$(?!\n)")] = ""
+    certificates: tuple[Name, ...] = ()
+    leave_by_s: UnixS | None = None
+    """Live sessions have to be elsewhere by then; None: nobody has to leave."""
 
 
 class Route(Record, frozen=True, kw_only=True):
@@ -433,10 +602,29 @@ class Route(Record, frozen=True, kw_only=True):
     shares: tuple[Share, ...]
     fallbacks: tuple[Name, ...] = ()
     reason: Text = ""
+    admit: Share = 1.0
+    """Of its requests; gateways shed the rest: there is not capacity for all, and this tier is declared to give way."""
+    data_class: Name = "public"
+    jurisdictions: tuple[Country, ...] = ()
+    origin_country: Annotated[str, Meta(pattern=r"^([A-Z]{2})?$(?!\n)")] = ""
+    tenant: Label = ""
+    purpose: Label = ""
+    complexity: Complexity = ""
+    simple_class: Label = ""
+    simple_tokens: Annotated[int, Meta(ge=0, le=10_000_000)] = 0
 
     def __post_init__(self) -> None:
         """Refuse unequal columns."""
         _check_columns(self, "endpoints", "shares")
+
+
+class Spent(Record, frozen=True, kw_only=True):
+    """How a budget stands: spent since the day began, and the price that keeps it."""
+
+    budget: Name
+    day_at_s: UnixS
+    spent: Amount
+    price: Amount
 
 
 class RoutingTable(Record, frozen=True, kw_only=True):
@@ -455,6 +643,13 @@ class RoutingTable(Record, frozen=True, kw_only=True):
     """Why this table differs from the one before it."""
     evidence_at_s: UnixS | None = None
     """When the failure that caused this table was first seen at a gateway; None: no failure did."""
+    policies: tuple[Policy, ...] = ()
+    """The law of the fleet, for gateways to check each pick by; preferences are left out."""
+    budgets: tuple[Spent, ...] = ()
+    held: Text = ""
+    """By whose order shares are held, and why; empty: by nobody's."""
+    decision: Label = ""
+    """Digest of the decision that made these shares: the table's signature anchors the chain of decisions."""
 
 
 class GatewayStatus(Record, frozen=True, kw_only=True):
@@ -487,6 +682,13 @@ class Candidate(Record, frozen=True, kw_only=True):
     price_usd: Usd
     latency_usd: Usd
     share: Share
+    egress_usd: Usd = 0.0
+    carbon_usd: Usd = 0.0
+    risk_usd: Usd = 0.0
+    rule_usd: Usd = 0.0
+    """What rules of preference and budgets add."""
+    p95_ms: Ms | None = None
+    """At the caller, the way included."""
 
 
 class Considered(Record, frozen=True, kw_only=True):
@@ -512,6 +714,12 @@ class Decision(Record, frozen=True, kw_only=True):
     inputs: dict[Annotated[str, Meta(max_length=200)], Count] = {}
     """"topic/partition" to the next offset: everything before it was known."""
     considered: tuple[Considered, ...]
+    gap: Amount | None = None
+    """How much dearer the shares are than the optimum's bound, as a share; None: not known."""
+    previous: Label = ""
+    """`digest` of the service's decision before; empty: it is the first."""
+    digest: Label = ""
+    """SHA-256 in hex over this record's JSON with `digest` empty; it holds `previous`, so decisions are a chain."""
 
 
 class Session(Record, frozen=True, kw_only=True):
@@ -519,7 +727,10 @@ class Session(Record, frozen=True, kw_only=True):
 
     session: Name
     service: Name
+    class_: Label = msgspec.field(name="class", default="")
     home: Name
     attempt: Count
+    """Grows with each move; what an older attempt still says is not listened to."""
+    gateway: Label = ""
     at_s: UnixS
     move_by_s: UnixS | None = None

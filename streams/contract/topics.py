@@ -78,6 +78,32 @@ ORDERS: Final = Topic(
     time_field="at_s",
     says="What operators ordered of an endpoint: drain it, or end that. A tombstone ends it too.",
 )
+TABLE_ORDERS: Final = Topic(
+    name="table-orders.v1",
+    record=r.TableOrder,
+    key=("service",),
+    cleanup="compact",
+    time_field="at_s",
+    says="What operators ordered of a table: hold its shares, roll them back, or end that. A tombstone ends it too.",
+)
+DEFERRED: Final = Topic(
+    name="deferred.v1",
+    record=r.Deferred,
+    key=("job",),
+    cleanup="compact,delete",
+    retention_s=30 * DAY_S,
+    time_field="submitted_at_s",
+    says="The queue of work that may wait for a cheaper or greener hour. A tombstone takes a job back.",
+)
+RELEASES: Final = Topic(
+    name="releases.v1",
+    record=r.Release,
+    key=("job",),
+    cleanup="compact,delete",
+    retention_s=30 * DAY_S,
+    time_field="made_at_s",
+    says="When deferred work should run, and the word to begin.",
+)
 ENDPOINT_METRICS: Final = Topic(
     name="endpoint-metrics.v1",
     record=r.EndpointMetrics,
@@ -229,6 +255,9 @@ DEAD_LETTERS: Final = Topic(
 TOPICS: Final[tuple[Topic, ...]] = (
     FLEET,
     ORDERS,
+    TABLE_ORDERS,
+    DEFERRED,
+    RELEASES,
     ENDPOINT_METRICS,
     ARRIVALS,
     SPOT_PRICES,

@@ -71,6 +71,13 @@ SAID: dict[type[msgspec.Struct], msgspec.Struct] = {
         ),
         r.Interruption(endpoint="eu-1", kind="preempt", notice_at_s=1, deadline_at_s=31),
         r.Order(endpoint="eu-1", drain=True, reason="new driver", by="ann", at_s=1, until_s=3601),
+        r.TableOrder(service="chat", hold=True, of="7.3", reason="watch it", by="ann", at_s=1, until_s=3601),
+        r.Deferred(
+            job="j-1", service="chat", class_="batch", origin="eu", requests=500, submitted_at_s=1, deadline_at_s=3601
+        ),
+        r.Release(
+            job="j-1", service="chat", made_at_s=1, release_at_s=1801, usd_per_request=1e-5, now_usd_per_request=2e-5
+        ),
         HEALTH,
         r.Demand(source="arrivals.v1/0", at_s=1000, origin=("eu",), **COLUMNS),
         r.DemandForecast(

@@ -12,7 +12,7 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from router_sync.gateway.config import GatewayConfig
 from streams import signals
-from streams.contract.records import Endpoint, Fleet, Origin, RequestClass, Service
+from streams.contract.records import Budget, Endpoint, Fleet, Origin, Policy, RequestClass, Rule, Service
 from streams.contract.rights import ROLES, Role
 from streams.contract.topics import TOPICS, Topic
 from streams.settings import Settings
@@ -78,7 +78,7 @@ def gateway_page() -> str:
 
 def fleet_page() -> str:
     """The sections of tradewind.yaml that say what there is."""
-    parts = (section(kind) for kind in (Fleet, Service, RequestClass, Origin, Endpoint))
+    parts = (section(kind) for kind in (Fleet, Service, RequestClass, Origin, Endpoint, Policy, Rule, Budget))
     return (
         "# Fleet file\n\nThe sections of `tradewind.yaml` that say what there is: services, origins, endpoints. "
         "`tradewind fleet check FILE` names every problem with its line.\n\n" + _NAMES + "\n\n".join(parts)
