@@ -34,6 +34,7 @@ from router_sync.greedy import greedy
 from router_sync.layout import Floats
 from router_sync.optimise import Solver
 from router_sync.problem import Problem, Solution, completed, merged, objective
+from router_sync.score import CROWDING
 from router_sync.whole import Optimum, optimum
 
 SIZES: Final = {"50x100": (50, 100, 9), "200x300": (200, 300, 7), "500x1000": (500, 1000, 3)}
@@ -62,7 +63,7 @@ def fleet(flows: int, ends: int, seed: int = SEED) -> Problem:
         cost_usd=price + TIERS[tier, 0, None] * latency_ms,
         may=(rng.random((flows, regions)) < 0.8)[:, region],
         capacity_rps=capacity,
-        crowd_usd=price + 1e-4,
+        crowd_usd=np.outer(price + 1e-4, CROWDING),
         most_share=np.ones(ends),
         weight=TIERS[tier, 1],
         kin=np.arange(ends, dtype=np.intp),

@@ -16,6 +16,8 @@ import numpy as np
 
 from router_sync.layout import Floats, Layout
 
+CROWDING: Final = np.array([0.0, 0.1, 0.3, 3.0])
+"""By segment, in units of price and time of one request: so that endpoints share load before anything is late."""
 BREACH_S: Final = 1.0
 RAMP: Final = 0.1
 NEARNESS: Final = 0.01
@@ -30,7 +32,7 @@ class Scores:
     latency_usd: Floats
     """[F, E] lateness and nearness."""
     crowd_usd: Floats
-    """[E] what crowding is measured in: price and time of one request, see `optimise`."""
+    """[E, SEGMENTS] on top, by utilisation: see `problem`."""
 
     @property
     def total_usd(self) -> Floats:
@@ -43,7 +45,7 @@ def scores(plan: Layout, p95_ms: Floats, usd_per_s: float) -> Scores:
     latency = usd_per_s * late_s(plan.rtt_ms + p95_ms, plan.slo_ms[:, None])
     near = usd_per_s * NEARNESS * (plan.rtt_ms + p95_ms) / 1000.0
     crowd = plan.price_usd + usd_per_s * p95_ms.mean(axis=0) / 1000.0
-    return Scores(plan.price_usd, latency + near, np.maximum(crowd, 1e-9))
+    return Scores(plan.price_usd, latency + near, np.outer(np.maximum(crowd, 1e-9), CROWDING))
 
 
 def late_s(total_ms: Floats, slo_ms: Floats) -> Floats:

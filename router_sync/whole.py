@@ -12,7 +12,7 @@ import highspy
 import numpy as np
 
 from router_sync.layout import Floats, Ints
-from router_sync.problem import CROWDING, WIDTHS, Problem
+from router_sync.problem import SEGMENTS, Problem
 
 
 class Optimum(NamedTuple):
@@ -66,7 +66,7 @@ def _model(small: Problem) -> _Model:
     flow, group = np.hstack((np.nonzero(stays), np.nonzero(small.open)))
     upper = np.concatenate((stays[stays > 0], moves[small.open])) * small.demand_rps[flow]
     flows, groups = small.cost_usd.shape
-    parts = len(WIDTHS)
+    parts = SEGMENTS
     ends = np.repeat(np.arange(groups), parts)
     demand = small.demand_rps
     pair_usd = small.cost_usd[flow, group]
@@ -77,8 +77,8 @@ def _model(small: Problem) -> _Model:
     return _Model(
         flow=flow,
         group=group,
-        cost=np.concatenate((pair_usd, small.unserved_usd, np.outer(small.crowd_usd, CROWDING).ravel())) / scale,
-        upper=np.concatenate((upper, demand, np.outer(small.capacity_rps, WIDTHS).ravel())),
+        cost=np.concatenate((pair_usd, small.unserved_usd, small.crowd_usd.ravel())) / scale,
+        upper=np.concatenate((upper, demand, np.outer(small.capacity_rps, small.widths).ravel())),
         right=np.concatenate((demand, np.zeros(groups))),
         starts=np.concatenate(([0], np.cumsum(lengths))),
         index=np.concatenate((two_rows, np.arange(flows), flows + ends)),
