@@ -120,11 +120,13 @@ def _candidates(draft: Draft, row: int) -> Iterator[Candidate]:
     usable = np.flatnonzero(draft.usable[row])
     ranked = usable[np.lexsort((draft.scores.total_usd[row, usable], -draft.shares[row, usable]))]
     for column in ranked[:CANDIDATES].tolist():
+        parts = {f"{part}_usd": float(usd[row, column]) for part, usd in draft.scores.parts.items()}
         yield Candidate(
             endpoint=draft.plan.names[column],
-            price_usd=float(draft.scores.price_usd[column]),
-            latency_usd=float(draft.scores.latency_usd[row, column]),
             share=round(float(draft.shares[row, column]), 4),
+            rule_usd=float(draft.scores.rule_usd[row, column]),
+            p95_ms=round(float(draft.plan.rtt_ms[row, column] + draft.p95_ms[row, column]), 3),
+            **parts,
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from router_sync.score import Rates
 from router_sync.sign import Signer, Trust, seal_with
 from router_sync.stage import Router
 from streams.contract import topics
@@ -30,13 +31,18 @@ def steps(settings: Settings, signer: Signer, *others: Signer, trust: Trust | No
                 Reads(topics.ORDERS, Earliest(), tombstones=True),
                 Reads(topics.ENDPOINT_HEALTH, Since(MEMORY_S)),
                 Reads(topics.DEMAND, Since(MEMORY_S)),
+                Reads(topics.SPOT_PRICES, Earliest()),
+                Reads(topics.CARBON_INTENSITY, Earliest()),
+                Reads(topics.SPOT_RISK, Earliest()),
+                Reads(topics.CAPACITY, Earliest()),
                 Reads(topics.ROUTING_TABLE, Earliest()),
             ),
             writes=(topics.ROUTING_TABLE, topics.DECISIONS, topics.DEAD_LETTERS),
             stage=Router(
                 ttl_s=settings.table_ttl_s,
                 heartbeat_s=settings.table_heartbeat_s,
-                usd_per_s=settings.latency_usd_per_s,
+                rates=Rates(settings.latency_usd_per_s, settings.carbon_usd_per_kg),
+                carbon_kind=settings.carbon_kind,
                 trust=keys,
             ),
             every_s=settings.tick_s,

@@ -48,22 +48,32 @@ class Layout:
     """[F, E] allowed by law, and the service is offered there."""
     rtt_ms: Floats
     """[F, E]"""
-    price_usd: Floats
-    """[E] of one request when the endpoint works at capacity."""
+    replica_rps: Floats
+    """[E] of one replica."""
     capacity_rps: Floats
     """[E] of all replicas."""
+    power_w: Floats
+    """[E] of one replica at capacity."""
+    egress_usd_per_gb: Floats
+    """[E]"""
+    response_gb: Floats
+    """[F] sent back per request."""
     declared_ms: Floats
     """[E] p95 inside, before anything was measured."""
-    slo_ms: Floats
-    """[F]"""
+    target_ms: Floats
+    """[F] p95 at the caller that is to be kept: the SLO, or less where a rule says so."""
+    class_target_ms: Floats
+    """[C] the least target of each class."""
     weight: Floats
     """[F] of the tier."""
     expected_rps: Floats
     """[F] demand before anything was measured."""
     kin: Ints
     """[E] endpoints of one number may stand for each other: same provider, region, country and services."""
-    law_rows: Ints
-    """[F] the row of each flow in `law`."""
+    class_at: dict[tuple[str, str], int]
+    """(service, class) to its row in what is known of classes."""
+    class_of: Ints
+    """[F] that row."""
     rows_of: dict[str, Ints]
     """Service to the rows of its flows."""
     served: dict[str, Ints]
@@ -77,6 +87,7 @@ def layout(fleet: Fleet) -> Layout:
     rtt_of = {origin.name: origin.rtt_ms for origin in fleet.origins}
     demand_of = {origin.name: origin.demand_rps for origin in fleet.origins}
     ends = fleet.endpoints
+    class_at = {(s.name, c.name): row for row, (s, c) in enumerate((s, c) for s in fleet.services for c in s.classes)}
     law_rows = np.array([law.rows[flow.service, flow.class_.name] for flow in flows], np.intp)
     return Layout(
         fleet=fleet,
@@ -87,14 +98,19 @@ def layout(fleet: Fleet) -> Layout:
         endpoint_at={e.name: column for column, e in enumerate(ends)},
         may=law.may[law_rows],
         rtt_ms=np.array([[rtt_of[flow.origin][e.region] for e in ends] for flow in flows], np.float64),
-        price_usd=np.array([e.price_usd_per_h / 3600.0 / e.capacity_rps for e in ends]),
+        replica_rps=np.array([e.capacity_rps for e in ends]),
         capacity_rps=np.array([e.capacity_rps * e.replicas for e in ends]),
+        power_w=np.array([e.power_w for e in ends]),
+        egress_usd_per_gb=np.array([e.egress_usd_per_gb for e in ends]),
+        response_gb=np.array([flow.class_.response_kb / 1e6 for flow in flows]),
         declared_ms=np.array([e.latency_ms for e in ends]),
-        slo_ms=np.array([flow.class_.slo_p95_ms for flow in flows]),
+        target_ms=np.array([flow.class_.slo_p95_ms for flow in flows]),
+        class_target_ms=np.array([c.slo_p95_ms for s in fleet.services for c in s.classes]),
         weight=np.array([TIER_WEIGHT[flow.class_.tier] for flow in flows]),
         expected_rps=np.array([demand_of[flow.origin] for flow in flows]),
         kin=_kin(ends),
-        law_rows=law_rows,
+        class_at=class_at,
+        class_of=np.array([class_at[flow.service, flow.class_.name] for flow in flows], np.intp),
         rows_of={s.name: _where(flow.service == s.name for flow in flows) for s in fleet.services},
         served={s.name: _where(s.name in e.services for e in ends) for s in fleet.services},
     )

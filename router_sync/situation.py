@@ -12,11 +12,14 @@ from typing import Final
 
 import numpy as np
 
+from router_sync.curves import Curves, Lesson
+from router_sync.explore import Explorer
 from router_sync.heard import HeardHealth
 from router_sync.ladder import UNHEARD, Standing, ladder
 from router_sync.layout import Bools, Floats, Layout
-from router_sync.problem import LEAST_RPS, Problem
-from router_sync.score import Scores, scores
+from router_sync.problem import LEAST_RPS, RESERVE, Problem
+from router_sync.quotes import Quoted, Quotes
+from router_sync.score import RATES, Duals, Rates, Scores, scores
 from streams.contract.records import Order
 
 DEGRADED: Final = 0.5
@@ -27,8 +30,33 @@ MEASURED_S: Final = 60.0
 """Latencies are measured over this long: what used an endpoint within it is in them."""
 _EARLY: Final = 0.2
 """Of a step: so that a tick shortly before a step takes it, and no second table follows."""
-_FLOOR_MS: Final = 0.5
-"""Of a measured p95 at least this share is the endpoint's own, whatever the way to it."""
+FAR: Final = 0.5
+"""Of a measured p95 at most this share is the way; at least the rest is the endpoint's own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Knowledge:
+    """What a situation is made of, besides the fleet."""
+
+    health: HeardHealth
+    rps: Floats
+    """[F] demand to have room for."""
+    usual_rps: Floats
+    """[F] demand without its bursts: what is shed by."""
+    quotes: Quotes = field(default_factory=Quotes)
+    curves: Curves = field(default_factory=Curves)
+    explorer: Explorer = field(default_factory=Explorer)
+    shares: Floats | None = None
+    """[F, E] in force."""
+    used_s: Floats | None = None
+    """[F, E] who used what when; None: only `shares` tell."""
+    back_since_s: Mapping[str, float] = field(default_factory=dict)
+    """Who came back, and when."""
+    orders: Mapping[str, Order] = field(default_factory=dict)
+    """Endpoint to the order that drains it now."""
+    rates: Rates = RATES
+    duals: Duals | None = None
+    reserve: float = RESERVE
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +68,10 @@ class Situation:
     gone: frozenset[str]
     """Endpoints that are down or drained."""
     scores: Scores
+    quoted: Quoted
     p95_ms: Floats
     problem: Problem
+    usual_rps: Floats
     orders: Mapping[str, Order] = field(default_factory=dict)
     """Endpoint to the order that drains it now."""
 
@@ -51,43 +81,68 @@ class Situation:
         return self.problem.may
 
 
-def situation(
-    plan: Layout,
-    health: HeardHealth,
-    demand_rps: Floats,
-    shares: Floats | None,
-    back_since_s: Mapping[str, float],
-    usd_per_s: float,
-    now_s: float,
-    used_s: Floats | None = None,
-    orders: Mapping[str, Order] | None = None,
-) -> Situation:
-    """The situation at `now_s`.
-
-    `shares` are those in force, `back_since_s` says who came back and when, `used_s` [F, E] who used what when;
-    `orders`: endpoint to the order that drains it now.
-    """
-    orders = orders or {}
-    if used_s is None:
-        used_s = used(plan, shares, demand_rps, None, now_s)
-    standings = _standings(plan, health, orders, now_s)
-    rps = np.maximum(demand_rps, LEAST_RPS)
-    p95_ms = _inside_ms(plan, health.p95_ms(plan), used_s >= now_s - MEASURED_S)
-    priced = scores(plan, p95_ms, usd_per_s)
-    usable = _usable(plan, standings, orders)
+def situation(plan: Layout, known: Knowledge, now_s: float) -> Situation:
+    """The situation at `now_s`."""
+    standings = _standings(plan, known.health, known.orders, now_s)
+    quoted = known.quotes.at(plan, now_s)
+    ready = quoted.replicas > 0
+    usable = _usable(plan, standings, known.orders, ready)
+    rps = np.maximum(known.rps, LEAST_RPS)
+    capacity = plan.replica_rps * quoted.replicas
+    curve = known.explorer.hopeful(plan, known.curves.curve(plan))
+    priced = scores(plan, quoted, curve, capacity, rps, known.rates, known.duals, known.reserve)
     problem = Problem(
         demand_rps=rps,
         cost_usd=priced.total_usd,
         may=usable,
-        capacity_rps=_capacity(plan, standings, usable),
+        capacity_rps=_left(plan, standings, usable, capacity),
         crowd_usd=priced.crowd_usd,
-        most_share=_most_share(plan, back_since_s, now_s),
+        most_share=np.minimum(_most_share(plan, known.back_since_s, now_s), known.explorer.trials(plan)),
         weight=plan.weight,
         kin=plan.kin,
-        held=shares,
+        held=known.shares,
+        reserve=known.reserve,
     )
-    gone = frozenset(name for name, standing in standings.items() if not standing.usable or name in orders)
-    return Situation(plan, standings, gone, priced, p95_ms, problem, orders)
+    gone = frozenset(name for name, standing in standings.items() if not standing.usable or name in known.orders)
+    p95_ms = inside_ms(plan, known, now_s)
+    return Situation(plan, standings, gone, priced, quoted, p95_ms, problem, known.usual_rps, known.orders)
+
+
+def inside_ms(plan: Layout, known: Knowledge, now_s: float) -> Floats:
+    """[F, E] p95 inside each endpoint: measured at gateways, less the way there; declared where too little was."""
+    measured_ms = known.health.p95_ms(plan)
+    inside = measured_ms - np.minimum(way_ms(plan, known, now_s), FAR * measured_ms)
+    out: Floats = np.where(np.isnan(inside), plan.declared_ms, inside)
+    return out
+
+
+def way_ms(plan: Layout, known: Knowledge, now_s: float) -> Floats:
+    """[E] the longest way among the origins that use an endpoint: what is to be taken off a measured p95.
+
+    Never more than FAR of it: else the traffic that an outage sends round the world would make its refuge look slow,
+    and move on.
+    """
+    used_s = known.used_s if known.used_s is not None else used(plan, known.shares, known.rps, None, now_s)
+    in_use = used_s >= now_s - MEASURED_S
+    way: Floats = np.where(in_use, plan.rtt_ms, 0.0).max(axis=0, initial=0.0)
+    return way
+
+
+def lessons(plan: Layout, known: Knowledge, now_s: float) -> list[Lesson]:
+    """What was measured of the endpoints of `plan`, the way there taken off."""
+    way = way_ms(plan, known, now_s)
+    return [
+        Lesson(
+            row=row,
+            inside_ms=said.measured_ms - min(float(way[plan.endpoint_at[row[0]]]), FAR * said.measured_ms),
+            whole_ms=said.whole_ms,
+            rps=said.rps,
+            in_flight=said.in_flight,
+            tokens=said.tokens,
+        )
+        for row, said in known.health.measured()
+        if row[0] in plan.endpoint_at and said.measured_ms is not None and said.whole_ms is not None
+    ]
 
 
 def _standings(plan: Layout, health: HeardHealth, orders: Mapping[str, Order], now_s: float) -> dict[str, Standing]:
@@ -123,22 +178,9 @@ def used(plan: Layout, shares: Floats | None, rps: Floats, before_s: Floats | No
     return out
 
 
-def _inside_ms(plan: Layout, measured_ms: Floats, in_use: Bools) -> Floats:
-    """[F, E] p95 inside each endpoint: measured at gateways, less the way there; declared where too little was.
-
-    The longest way among the origins that use an endpoint is taken off, never more than half: else the traffic that
-    an outage sends round the world would make its refuge look slow, and move on.
-    """
-    way_ms = np.where(in_use, plan.rtt_ms, 0.0).max(axis=0, initial=0.0)
-    inside = np.maximum(measured_ms - way_ms, _FLOOR_MS * measured_ms)
-    out: Floats = np.where(np.isnan(inside), plan.declared_ms, inside)
-    return out
-
-
-def _usable(plan: Layout, standings: Mapping[str, Standing], orders: Mapping[str, Order]) -> Bools:
+def _usable(plan: Layout, standings: Mapping[str, Standing], orders: Mapping[str, Order], ready: Bools) -> Bools:
     """[F, E] allowed, not drained and not down; where that leaves nothing to a flow, the least bad of what law and
     orders allow."""
-    ready = plan.capacity_rps > 0
     may = plan.may & [name not in orders for name in plan.names]
     usable = may & (ready & [standings[name].usable for name in plan.names])
     for wider in _least_bad(plan, standings, ready):
@@ -156,7 +198,7 @@ def _least_bad(plan: Layout, standings: Mapping[str, Standing], ready: Bools) ->
     yield np.ones(len(plan.names), np.bool_)
 
 
-def _capacity(plan: Layout, standings: Mapping[str, Standing], usable: Bools) -> Floats:
+def _left(plan: Layout, standings: Mapping[str, Standing], usable: Bools, capacity_rps: Floats) -> Floats:
     left = np.where([standings[name].verdict == "degraded" for name in plan.names], DEGRADED, 1.0)
-    out: Floats = np.where(usable.any(axis=0), np.maximum(plan.capacity_rps * left, LEAST_RPS), 0.0)
+    out: Floats = np.where(usable.any(axis=0), np.maximum(capacity_rps * left, LEAST_RPS), 0.0)
     return out

@@ -26,10 +26,13 @@ from router_sync.layout import Floats, Layout
 from router_sync.optimise import solve
 from router_sync.orders import in_force, misdirected, told
 from router_sync.problem import Method, Problem, Solution, completed, objective
+from router_sync.quotes import Kind, Quotes
+from router_sync.score import RATES, Rates
 from router_sync.sign import Trust
-from router_sync.situation import RAMP_S, Situation, situation, used
+from router_sync.situation import RAMP_S, Knowledge, Situation, lessons, situation, used
 from router_sync.state import RouterState, known_down, next_number, outdated, restored, with_fleet, with_table
-from router_sync.table import DIFFERS, Draft, Number, build, check, damp, differs, latency_ms, moved_share, news
+from router_sync.table import DIFFERS, Draft, Number, build, check, damp, differs, moved_share, news
+from router_sync.tiers import admit
 from streams import signals
 from streams.contract.errors import TableRefused, shown
 from streams.contract.records import Decision, Demand, EndpointHealth, Fleet, RoutingTable
@@ -72,13 +75,20 @@ class Router:
     """The stage. `trust`: only tables these keys signed count for numbering; None: every table on the topic does."""
 
     def __init__(
-        self, *, ttl_s: float = 300.0, heartbeat_s: float = 5.0, usd_per_s: float = 0.001, trust: Trust | None = None
+        self,
+        *,
+        ttl_s: float = 300.0,
+        heartbeat_s: float = 5.0,
+        rates: Rates = RATES,
+        carbon_kind: Kind = "average",
+        trust: Trust | None = None,
     ) -> None:
-        self.ttl_s, self.heartbeat_s, self.usd_per_s, self.trust = ttl_s, heartbeat_s, usd_per_s, trust
+        self.ttl_s, self.heartbeat_s, self.rates, self.trust = ttl_s, heartbeat_s, rates, trust
+        self.carbon_kind: Kind = carbon_kind
 
     def empty(self) -> RouterState:
         """Nothing was heard; nothing is said until there is a fleet."""
-        return RouterState()
+        return RouterState(quotes=Quotes(self.carbon_kind))
 
     # ------------------------------------------------------------ heard
 
@@ -119,6 +129,8 @@ class Router:
                     state.urgent |= with_fleet(state, record)
                 case RoutingTable():
                     with_table(state, record)
+                case _:
+                    state.urgent |= state.quotes.fold(record)
         return state
 
     def urgent(self, state: RouterState) -> bool:
@@ -132,8 +144,12 @@ class Router:
         state.said, state.said_at_s = (), now_s
         state.health.advance(now_s)
         state.demand.advance(now_s)
+        state.quotes.advance(now_s)
         if state.plan is None:
             return state
+        _count_losses(state, state.plan, now_s)
+        # inf: new in the fleet, which is first looked at now
+        state.back_since_s = {e: min(at_s, now_s) for e, at_s in state.back_since_s.items()}
         now = self._situation(state, state.plan, now_s)
         newly_gone = now.gone - (state.gone if state.number else known_down(state.heard))
         if self._came_back(state, now, now_s):
@@ -153,9 +169,19 @@ class Router:
 
     def _situation(self, state: RouterState, plan: Layout, now_s: float) -> Situation:
         rps = state.rps = steadied(state.rps, state.demand.rps(plan))
+        usual = state.usual_rps = steadied(state.usual_rps, state.demand.usual_rps(plan))
         state.used_s = used(plan, state.shares, rps, state.used_s, now_s)
-        back, orders = state.back_since_s, in_force(state.orders, plan.endpoint_at, now_s)
-        return situation(plan, state.health, rps, state.shares, back, self.usd_per_s, now_s, state.used_s, orders)
+        known = Knowledge(
+            health=state.health, rps=rps, usual_rps=usual, quotes=state.quotes, curves=state.curves,
+            explorer=state.explorer, shares=state.shares, used_s=state.used_s, back_since_s=state.back_since_s,
+            orders=in_force(state.orders, plan.endpoint_at, now_s), rates=self.rates,
+            duals=state.budgets.duals(plan), reserve=state.reserve.share,
+        )  # fmt: skip
+        _learn(state, plan, known, now_s)
+        now = situation(plan, known, now_s)
+        if state.shares is not None and not state.stale:
+            state.budgets.advance(plan, now.scores, state.shares * usual[:, None], now_s)
+        return now
 
     def _came_back(self, state: RouterState, now: Situation, now_s: float) -> bool:
         """Note who came back and who has been back for long; whether anybody came back just now."""
@@ -172,7 +198,7 @@ class Router:
         """Go to the target, as far as may be at once, and say so if gateways should hear of it."""
         held = None if state.stale else state.shares
         reached = target.shares if target.free or held is None else damp(held, target.shares)
-        draft = _draft(now, reached)
+        draft = _draft(state, now, reached)
         tables = self._tables(state, now, draft, now_s, _evidence(state, newly_gone))
         if not target.free and not any(differs(state.last.get(t.service), t) for t in tables):
             return
@@ -188,10 +214,10 @@ class Router:
         """Say the shares in force again with what is known now of latency: at the heartbeat, or when it is news."""
         if state.shares is None or state.stale:
             return
-        draft = _draft(now, state.shares)
+        draft = _draft(state, now, state.shares)
         due = now_s - state.last_at_s >= self.heartbeat_s - 1e-6
         names = [service.name for service in now.plan.fleet.services]
-        if not due and not any(news(state.last.get(name), latency_ms(draft, name)) for name in names):
+        if not due and not any(news(state.last.get(name), draft, name) for name in names):
             return
         quiet = sum(standing.verdict == "silent" for standing in now.standings.values())
         reason = "unchanged" if not quiet else f"unchanged; {quiet} endpoints silent, kept as they were"
@@ -317,8 +343,34 @@ def _measure(plan: Layout, asked: Problem, solution: Solution) -> None:
         signals.UNSERVED.labels(service.name).set(round(float(unserved[rows].sum()), 6))
 
 
-def _draft(now: Situation, shares: Floats) -> Draft:
-    return Draft(now.plan, shares, now.usable, now.standings, now.scores, now.p95_ms, now.orders)
+def _draft(state: RouterState, now: Situation, shares: Floats) -> Draft:
+    admitted = admit(now.plan, shares, now.usual_rps, now.problem.capacity_rps)
+    return Draft(
+        now.plan, shares, now.usable, now.standings, now.scores, now.quoted, now.p95_ms, admitted,
+        state.budgets.spent(now.plan), now.orders,
+    )  # fmt: skip
+
+
+def _learn(state: RouterState, plan: Layout, known: Knowledge, now_s: float) -> None:
+    """Every few seconds: what load does to latency; and who was slow, is well now, and may come back step by step."""
+    if not state.curves.due(now_s):
+        return
+    replicas = known.quotes.at(plan, now_s).replicas.tolist()
+    holds = {e.name: e.concurrency * n for e, n in zip(plan.fleet.endpoints, replicas, strict=True)}
+    state.curves.learn(lessons(plan, known, now_s), holds, now_s)
+    well = state.explorer.advance(plan, state.curves.curve(plan), state.curves.measured_s, now_s)
+    state.back_since_s = {**state.back_since_s, **dict.fromkeys(well, now_s)}
+
+
+def _count_losses(state: RouterState, plan: Layout, now_s: float) -> None:
+    """Of the seconds that are over: what was lost of what arrived, for the reserve."""
+    for key, counts in state.demand.closed:
+        row = plan.flow_at.get(key)
+        if row is not None:
+            shed = 0 if plan.flows[row].class_.tier == "sheddable" else counts.shed
+            state.reserve.count(counts.arrived, counts.failed + shed)
+    state.demand.closed.clear()
+    state.reserve.advance(min(s.error_budget for s in plan.fleet.services), now_s)
 
 
 def _evidence(state: RouterState, newly_gone: frozenset[str]) -> float | None:

@@ -9,9 +9,14 @@ from dataclasses import dataclass, field
 import msgspec
 import numpy as np
 
+from router_sync.budgets import Budgets
+from router_sync.curves import Curves
+from router_sync.explore import Explorer
 from router_sync.heard import HeardDemand, HeardHealth
 from router_sync.layout import Floats, Layout, layout
 from router_sync.problem import Problem, Solution
+from router_sync.quotes import Quotes
+from router_sync.reserve import Reserve
 from router_sync.table import Number
 from streams.contract.records import Fleet, Order, RoutingTable
 
@@ -43,6 +48,15 @@ class RouterState:
     moved_at_s: float = -math.inf
     rps: Floats | None = None
     """[F] the demand that is decided by."""
+    usual_rps: Floats | None = None
+    """[F] the demand that is shed by."""
+    quotes: Quotes = field(default_factory=Quotes)
+    curves: Curves = field(default_factory=Curves)
+    explorer: Explorer = field(default_factory=Explorer)
+    budgets: Budgets = field(default_factory=Budgets)
+    reserve: Reserve = field(default_factory=Reserve)
+    looked_at_s: float = -math.inf
+    """When the loss of a zone was last thought through."""
     used_s: Floats | None = None
     """[F, E] when each flow last used each endpoint."""
     gone: frozenset[str] = frozenset()
@@ -98,7 +112,11 @@ def with_fleet(state: RouterState, fleet: Fleet) -> bool:
     plan = layout(fleet)
     if state.plan is not None and state.shares is not None:
         state.shares = _carried(state.plan, plan, state.shares)
-    state.plan, state.stale, state.used_s, state.rps = plan, True, None, None
+    if state.plan is not None:
+        new = set(plan.names) - set(state.plan.names)
+        state.back_since_s |= dict.fromkeys(new, math.inf)
+        state.curves.keep(plan.endpoint_at)
+    state.plan, state.stale, state.used_s, state.rps, state.usual_rps = plan, True, None, None, None
     state.ask = state.under_way = state.asked = state.answer = None
     return True
 
@@ -119,6 +137,8 @@ def with_table(state: RouterState, table: RoutingTable) -> None:
     known = state.heard.get(table.service)
     if known is None or (table.epoch, table.version) > (known.epoch, known.version):
         state.heard[table.service] = table
+        if state.number is None:
+            state.budgets.restore(table.budgets)
 
 
 def next_number(state: RouterState, now_s: float) -> Number:

@@ -5,10 +5,10 @@ shares ─► damp ─► build ─► check ─► differs? ─► said, signed
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 import numpy as np
@@ -17,9 +17,10 @@ from router_sync.ladder import Standing
 from router_sync.layout import Bools, Floats, Layout
 from router_sync.orders import words
 from router_sync.policy import Masks
+from router_sync.quotes import Quoted
 from router_sync.score import Scores
 from streams.contract.errors import TableRefused
-from streams.contract.records import Endpoint, EndpointState, Fleet, Order, Route, RoutingTable, TableEndpoint
+from streams.contract.records import Endpoint, EndpointState, Fleet, Order, Route, RoutingTable, Spent, TableEndpoint
 from streams.contract.topics import MAX_VALUE_BYTES
 
 MOST_MOVED: Final = 0.5
@@ -58,8 +59,12 @@ class Draft:
     """[F, E] what a route may use now."""
     standings: Mapping[str, Standing]
     scores: Scores
+    quoted: Quoted
     p95_ms: Floats
     """[F, E] inside each endpoint, measured or declared."""
+    admit: Floats | None = None
+    """[F] the share of each flow's requests that gateways admit; None: all."""
+    spent: tuple[Spent, ...] = ()
     orders: Mapping[str, Order] = field(default_factory=dict)
     """Endpoint to the order that drains it."""
 
@@ -92,6 +97,7 @@ def build(
         routes=tuple(_route(draft, row) for row in plan.rows_of[service].tolist()),
         reason=reason[:2000],
         evidence_at_s=evidence_at_s,
+        budgets=draft.spent,
     )
 
 
@@ -105,16 +111,26 @@ def latency_ms(draft: Draft, service: str) -> Floats:
 def _endpoints(draft: Draft, service: str, last: RoutingTable | None) -> Iterator[TableEndpoint]:
     columns = draft.plan.served[service].tolist()
     before = last.endpoints if last is not None else (None,) * len(columns)
+    rps, price, replicas = capacity_rps(draft), draft.scores.parts["price"][0], draft.quoted.replicas
     for column, p95_ms, old in zip(columns, latency_ms(draft, service).tolist(), before, strict=True):
-        endpoint = draft.plan.fleet.endpoints[column]
-        state = _state(endpoint, draft)
-        if old is not None and old.state == state and old.latency_p95_ms == p95_ms:
+        endpoint, ready = draft.plan.fleet.endpoints[column], float(replicas[column])
+        new = _Now(_state(endpoint, draft, ready), float(rps[column]), float(price[column]), p95_ms)
+        if old is not None and new == (old.state, old.capacity_rps, old.cost_usd_per_request, old.latency_p95_ms):
             yield old
         else:
-            yield _endpoint(endpoint, service, state, float(draft.plan.price_usd[column]), p95_ms)
+            yield _endpoint(endpoint, service, new, ready)
 
 
-def _endpoint(endpoint: Endpoint, service: str, state: EndpointState, price_usd: float, p95_ms: float) -> TableEndpoint:
+class _Now(NamedTuple):
+    """What may differ from table to table."""
+
+    state: EndpointState
+    capacity_rps: float
+    price_usd: float
+    p95_ms: float
+
+
+def _endpoint(endpoint: Endpoint, service: str, now: _Now, replicas: float) -> TableEndpoint:
     return TableEndpoint(
         name=endpoint.name,
         url=endpoint.url,
@@ -122,11 +138,11 @@ def _endpoint(endpoint: Endpoint, service: str, state: EndpointState, price_usd:
         region=endpoint.region,
         zone=endpoint.zone,
         jurisdiction=endpoint.jurisdiction,
-        state=state,
-        capacity_rps=endpoint.capacity_rps * endpoint.replicas,
-        concurrency=endpoint.concurrency * endpoint.replicas,
-        cost_usd_per_request=price_usd,
-        latency_p95_ms=p95_ms,
+        state=now.state,
+        capacity_rps=now.capacity_rps,
+        concurrency=round(endpoint.concurrency * replicas),
+        cost_usd_per_request=now.price_usd,
+        latency_p95_ms=now.p95_ms,
         continues=endpoint.continues,
         api=endpoint.api,
         model=endpoint.models.get(service, ""),
@@ -134,8 +150,8 @@ def _endpoint(endpoint: Endpoint, service: str, state: EndpointState, price_usd:
     )
 
 
-def _state(endpoint: Endpoint, draft: Draft) -> EndpointState:
-    if endpoint.replicas == 0 or endpoint.name in draft.orders:
+def _state(endpoint: Endpoint, draft: Draft, replicas: float) -> EndpointState:
+    if replicas <= 0 or endpoint.name in draft.orders:
         return "drain"
     standing = draft.standings.get(endpoint.name)
     return "ready" if standing is None or standing.usable else "down"
@@ -155,6 +171,7 @@ def _route(draft: Draft, row: int) -> Route:
         shares=_rounded(draft.shares[row, chosen]),
         fallbacks=tuple(plan.names[c] for c in next_best),
         reason=_why(draft, row),
+        **({} if draft.admit is None or draft.admit[row] >= 1.0 else {"admit": float(draft.admit[row])}),
     )
 
 
@@ -213,15 +230,25 @@ def moves(old: RoutingTable, new: RoutingTable) -> dict[RouteKey, float]:
     return out
 
 
-def news(old: RoutingTable | None, now_ms: Floats) -> bool:
-    """Whether what is known of an endpoint's latency has moved, so that gateways should know before the heartbeat.
+def news(old: RoutingTable | None, draft: Draft, service: str) -> bool:
+    """Whether gateways should know before the heartbeat: of latencies, of replicas, of how much to shed.
 
-    `now_ms` is of the same endpoints, in the table's order.
+    `old` has the same endpoints and routes.
     """
     if old is None:
         return True
-    said = np.array([e.latency_p95_ms for e in old.endpoints])
-    return bool((np.abs(said - now_ms) > NEWS * now_ms).any())
+    now_ms, served = latency_ms(draft, service), draft.plan.served[service]
+    said_ms, said_rps = (np.array([getattr(e, f) for e in old.endpoints]) for f in ("latency_p95_ms", "capacity_rps"))
+    if (np.abs(said_ms - now_ms) > NEWS * now_ms).any() or not np.allclose(said_rps, capacity_rps(draft)[served]):
+        return True
+    admits = [1.0] * len(old.routes) if draft.admit is None else draft.admit[draft.plan.rows_of[service]].tolist()
+    return admits_differ([route.admit for route in old.routes], admits)
+
+
+def capacity_rps(draft: Draft) -> Floats:
+    """[E] of the replicas that are ready, as tables say it."""
+    out: Floats = np.round(draft.plan.replica_rps * draft.quoted.replicas, 6)
+    return out
 
 
 def differs(old: RoutingTable | None, new: RoutingTable, by: float = DIFFERS) -> bool:
@@ -230,7 +257,19 @@ def differs(old: RoutingTable | None, new: RoutingTable, by: float = DIFFERS) ->
         return True
     ends = [tuple((e.name, e.url, e.state, e.capacity_rps) for e in table.endpoints) for table in (old, new)]
     keys = [tuple((r.origin, r.class_, bool(r.endpoints), r.reason) for r in table.routes) for table in (old, new)]
-    return ends[0] != ends[1] or keys[0] != keys[1] or max(moves(old, new).values(), default=0.0) >= by
+    admits = [[r.admit for r in table.routes] for table in (old, new)]
+    if ends[0] != ends[1] or keys[0] != keys[1] or admits_differ(admits[0], admits[1], by):
+        return True
+    return max(moves(old, new).values(), default=0.0) >= by
+
+
+def admits_differ(old: Sequence[float], new: Sequence[float], by: float = DIFFERS) -> bool:
+    """Whether gateways should hear how much to shed: `by` more or less of a route, or none at all any more.
+
+    >>> admits_differ([1.0, 0.5], [1.0, 0.51]), admits_differ([1.0, 0.99], [1.0, 1.0])
+    (False, True)
+    """
+    return any(abs(a - b) >= by or (a < 1.0) != (b < 1.0) for a, b in zip(old, new, strict=True))
 
 
 # ---------------------------------------------------------------- check

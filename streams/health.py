@@ -28,7 +28,7 @@ from streams.contract.records import Buckets, EndpointHealth, EndpointMetrics, E
 from streams.contract.topics import FLEET
 from streams.evidence import FRESH_S, Evidence, LastWord, newest
 from streams.health_odd import Wrong, contradictions
-from streams.health_view import KINDS, Picture, leave, tell
+from streams.health_view import COLUMNS, KINDS, TOKENS, WITH_TOKENS, Picture, leave, tell
 from streams.known import Known, latest, misfits
 from streams.names import Names, grown
 from streams.runtime.edge import TIMES
@@ -86,7 +86,7 @@ class HealthState:
 
     def __post_init__(self) -> None:
         self.latency, self.ttft = Window(self.window_s), Window(self.window_s)
-        self.tally = Tally(1 + len(KINDS), self.window_s)
+        self.tally = Tally(COLUMNS, self.window_s)
 
     def reserve(self) -> None:
         """Give every known name a place in every column."""
@@ -294,6 +294,11 @@ def _fold_counts(state: HealthState, said: _Said) -> None:
     state.tally.fold(said.rows[outside], 0, said.seconds[outside], said.requests[outside])
     if any(said.cells["errors"]):
         _fold_errors(state, said, outside)
+    tokens = said.column("tokens_in")
+    told = outside & ~np.isnan(tokens)
+    if told.any():
+        state.tally.fold(said.rows[told], TOKENS, said.seconds[told], tokens[told].astype(np.int64))
+        state.tally.fold(said.rows[told], WITH_TOKENS, said.seconds[told], said.requests[told])
     in_flight = said.column("in_flight")
     known = outside & ~np.isnan(in_flight)
     if known.any():

@@ -451,6 +451,8 @@ class EndpointHealth(Record, frozen=True, kw_only=True):
     errors: Annotated[dict[ErrorKind, tuple[Count, ...]], _KINDS_ONLY] = {}
     in_flight: tuple[Count | None, ...]
     queue: tuple[Count | None, ...]
+    tokens_in: tuple[Amount | None, ...] = ()
+    """Mean of a request, over the window; empty: nobody said."""
     age_s: tuple[Seconds | None, ...]
     """Since anything was heard of the row; None: never."""
     first_error_at_s: tuple[UnixS | None, ...]
@@ -467,6 +469,8 @@ class EndpointHealth(Record, frozen=True, kw_only=True):
         for kind, column in self.errors.items():
             if len(column) != len(self.endpoint):
                 raise ValueError(f"errors.{kind} has {len(column)} rows, endpoint has {len(self.endpoint)}")
+        if self.tokens_in:
+            _check_columns(self, "endpoint", "tokens_in")
 
 
 class Demand(Record, frozen=True, kw_only=True):

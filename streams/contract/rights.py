@@ -84,7 +84,10 @@ ROLES: Final[tuple[Role, ...]] = (
     Role(
         name="router",
         says="tradewind worker router",
-        reads=(t.FLEET, t.ORDERS, t.ENDPOINT_HEALTH, t.DEMAND, t.ROUTING_TABLE),
+        reads=(
+            *(t.FLEET, t.ORDERS, t.ENDPOINT_HEALTH, t.DEMAND, t.ROUTING_TABLE),
+            *(t.SPOT_PRICES, t.CARBON_INTENSITY, t.SPOT_RISK, t.CAPACITY),
+        ),
         writes=(t.ROUTING_TABLE, t.DECISIONS, t.DEAD_LETTERS),
         rooms=("router",),
     ),
@@ -96,6 +99,11 @@ ROLES: Final[tuple[Role, ...]] = (
     ),
     Role(name="follower", says="a gateway of yours that follows tables", reads=(t.ROUTING_TABLE,)),
     Role(name="producer", says="whoever sends metrics of endpoints", writes=(t.ENDPOINT_METRICS,)),
+    Role(
+        name="collector",
+        says="whoever sends prices, carbon and notices",
+        writes=(t.SPOT_PRICES, t.CARBON_INTENSITY, t.INTERRUPTIONS),
+    ),
     Role(name="publisher", says="tradewind fleet publish", writes=(t.FLEET,)),
     Role(
         name="operator",

@@ -114,7 +114,8 @@ def test_however_many_twins_share_a_flow_they_keep_it(many: int, seed: int) -> N
     near = np.arange(ends) < many
     problem = Problem(
         demand_rps=np.full(2, 0.4 * many), cost_usd=np.tile(np.where(near, 1e-5, 1e-3), (2, 1)),
-        may=np.ones((2, ends), np.bool_), capacity_rps=rng.uniform(2, 10, ends), crowd_usd=np.tile(CROWDING * 1e-6, (ends, 1)),
+        may=np.ones((2, ends), np.bool_), capacity_rps=rng.uniform(2, 10, ends),
+        crowd_usd=np.tile(CROWDING * 1e-6, (ends, 1)),
         most_share=np.ones(ends), weight=np.ones(2), kin=np.where(near, 0, 1 + np.arange(ends)),
     )  # fmt: skip
     for shares in (greedy(problem), solve(problem).shares):
@@ -191,7 +192,8 @@ def realistic(flows: int, ends: int, load: float, seed: int) -> Problem:
     may = rng.random((flows, ends)) < 0.8
     may[:, 0] = True
     return Problem(
-        demand * load * capacity.sum() / demand.sum(), cost, may, capacity, np.outer(price + 1e-4, CROWDING), np.ones(ends),
+        demand * load * capacity.sum() / demand.sum(), cost, may, capacity, np.outer(price + 1e-4, CROWDING),
+        np.ones(ends),
         rng.choice([1.0, 2.0, 4.0], flows), np.arange(ends, dtype=np.intp),
     )  # fmt: skip
 
@@ -320,7 +322,8 @@ def test_no_pair_is_left_out_for_being_dear() -> None:
     flows, ends = 30, 40
     cost = np.tile(np.linspace(1e-5, 1e-3, ends), (flows, 1))
     problem = Problem(
-        np.full(flows, 10.0), cost, np.ones((flows, ends), np.bool_), np.full(ends, 7.5), np.tile(CROWDING * 1e-5, (ends, 1)),
+        np.full(flows, 10.0), cost, np.ones((flows, ends), np.bool_), np.full(ends, 7.5),
+        np.tile(CROWDING * 1e-5, (ends, 1)),
         np.ones(ends), np.ones(flows), np.arange(ends, dtype=np.intp),
     )  # fmt: skip
     solution = Solver(30.0, few=0).solve(problem)

@@ -15,26 +15,26 @@ from router_sync.ladder import Standing
 from router_sync.layout import layout
 from router_sync.policy import forbidden, masks
 from router_sync.problem import completed
-from router_sync.score import late_s, scores
+from router_sync.score import late_s
 from router_sync.situation import Situation, situation
 from router_sync.table import LEAST_BAD, NOWHERE, Draft, Number, build, check, differs
 from streams.contract.errors import TableRefused
 from streams.contract.records import Demand, Fleet, Route, RoutingTable
-from tests.unit.router_fleet import demand, endpoint, fleet, health, request_class, told
+from tests.unit.router_fleet import demand, endpoint, fleet, health, knowing, request_class, told
 
 EU_ONLY = request_class("private", jurisdictions=("IE", "NO"))
 NAMES = [e.name for e in fleet().endpoints]
 
 
 def now(of: Fleet, heard: HeardHealth | None = None, now_s: float = 100.0) -> Situation:
-    return situation(layout(of), heard or HeardHealth(), HeardDemand().rps(layout(of)), None, {}, 0.001, now_s)
+    return situation(layout(of), knowing(layout(of), heard), now_s)
 
 
 def table(of: Fleet, heard: HeardHealth | None = None, version: int = 1, weights: Any = 1.0) -> RoutingTable:
     at = now(of, heard)
     shares = at.problem.may * weights
     shares = shares / np.maximum(shares.sum(axis=1, keepdims=True), 1e-12)
-    draft = Draft(at.plan, shares, at.usable, at.standings, at.scores, at.p95_ms)
+    draft = Draft(at.plan, shares, at.usable, at.standings, at.scores, at.quoted, at.p95_ms)
     return build(draft, "chat", Number(7, version), 100.0, 300.0)
 
 
@@ -70,7 +70,7 @@ def test_a_breach_costs_a_late_second_and_comes_on_a_ramp() -> None:
 
 def test_a_near_and_cheap_endpoint_scores_best_and_one_over_the_slo_worst() -> None:
     plan = layout(fleet([request_class(slo_p95_ms=220.0)]))
-    total = scores(plan, np.broadcast_to(plan.declared_ms, plan.may.shape), 0.001).total_usd
+    total = situation(plan, knowing(plan), 100.0).scores.total_usd
     by_name = dict(zip(plan.names, total[plan.flow_at["chat", "eu", "interactive"]], strict=True))
     assert by_name["eu-west-a"] < by_name["us-east-a"] < by_name["ap-south-a"]
     assert by_name["ap-south-a"] > 0.001
@@ -84,7 +84,7 @@ def test_measured_p95_counts_from_twenty_observations_on_less_the_way_to_it() ->
     told(heard, health(NAMES, 99.0, p95_ms=200.0))
     plan = layout(fleet())
     shares = np.full(plan.may.shape, 1 / 6)
-    at = situation(plan, heard, HeardDemand().rps(plan), shares, {}, 0.001, 100.0)
+    at = situation(plan, knowing(plan, heard, shares=shares), 100.0)
     row = plan.flow_at["chat", "eu", "interactive"]
     by_name = dict(zip(plan.names, at.p95_ms[row], strict=True))
     assert by_name["eu-west-a"] == pytest.approx(200 - 85)
@@ -262,7 +262,9 @@ def test_the_last_of_a_share_that_is_damped_away_is_left_out() -> None:
 def test_what_did_not_change_of_an_endpoint_is_said_as_before() -> None:
     of = fleet()
     at = now(of, ill(eu_west_a=98.0))
-    draft = Draft(at.plan, completed(at.problem, at.problem.may * 1.0), at.usable, at.standings, at.scores, at.p95_ms)
+    draft = Draft(
+        at.plan, completed(at.problem, at.problem.may * 1.0), at.usable, at.standings, at.scores, at.quoted, at.p95_ms
+    )
     well = table(of)
     made = build(draft, "chat", Number(7, 2), 100.0, 300.0, last=well)
     assert made.endpoints == build(draft, "chat", Number(7, 2), 100.0, 300.0).endpoints
@@ -372,7 +374,9 @@ def test_the_fall_of_a_region_is_one_reason_for_all_who_fell_with_it() -> None:
 def test_what_was_considered_names_the_price_by_its_parts_and_who_was_left_out_and_why() -> None:
     of = fleet([EU_ONLY, request_class("batch")])
     at = now(of, ill(eu_west_a=98.0))
-    draft = Draft(at.plan, completed(at.problem, at.problem.may * 1.0), at.usable, at.standings, at.scores, at.p95_ms)
+    draft = Draft(
+        at.plan, completed(at.problem, at.problem.may * 1.0), at.usable, at.standings, at.scores, at.quoted, at.p95_ms
+    )
     rps = at.problem.demand_rps
     private = considered(draft, "chat", rps, np.zeros(len(rps)))[0]
     assert [c.endpoint for c in private.candidates] == ["eu-west-b"]
