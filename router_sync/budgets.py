@@ -19,6 +19,7 @@ import numpy as np
 
 from router_sync.layout import Bools, Floats, Layout
 from router_sync.score import Duals, Scores
+from streams import signals
 from streams.contract.records import Budget, Spent
 
 DAY_S: Final = 86400.0
@@ -62,6 +63,8 @@ class Budgets:
             account = self.accounts.setdefault(budget.name, Account(now_s - now_s % DAY_S))
             rate = _rate(budget, plan, scores, served_rps)
             _count(account, budget, rate, gone_s if gone_s <= GAP_S else 0.0, now_s)
+            signals.BUDGET_SPENT.labels(budget.name).set(account.spent)
+            signals.BUDGET_PRICE.labels(budget.name).set(account.price)
 
     def duals(self, plan: Layout) -> Duals | None:
         """What budgets add to dollars and grams of each flow; None when none of them binds."""

@@ -31,11 +31,11 @@ HALF_S: Final = 600.0
 SMOOTH_S: Final = 30.0
 """Load is averaged over this long, for a p95 looks back on a minute."""
 STEADY: Final = 0.25
-"""The base moves when it is off by more than this share: a p95 trembles by chance."""
+"""A p95 trembles by chance: only what is off by more than this share is news at once, the rest is learnt."""
 RESIDUAL: Final = 0.8
 """The quantile of what the line does not explain, kept as a margin to the SLO."""
 STEP: Final = 0.05
-PRIOR: Final = np.array([1e-3, 1.0, 1.0])
+PRIOR: Final = np.array([1e-3, 0.3, 0.3])
 """How many lessons the prior is worth, for the base, for a full endpoint and for a thousand tokens."""
 FULLEST: Final = 4.0
 """Times what an endpoint holds at once: beyond that a line says nothing."""
@@ -132,7 +132,7 @@ class Curves:
         known["rps"] = [lesson.rps for lesson in lessons]
         moment = known["moment"] + PRIOR[:, None] * known["prior"]
         known["fit"] = np.linalg.solve(known["normal"] + np.diag(PRIOR), moment)
-        _settle(known, load, y[:, 0])
+        _settle(known, x, y[:, 0])
         self.rows[rows] = known
         self.measured_s |= dict.fromkeys((lesson.row[0] for lesson in lessons), now_s)
 
@@ -184,14 +184,15 @@ class Curves:
             self.taken[endpoint] = before + weight * (now - before)
 
 
-def _settle(known: NDArray[np.void], load: Floats, inside_ms: Floats) -> None:
-    """Move bases that are off by more than chance; follow the margin."""
-    slope = np.maximum(known["fit"][:, 1, 0], 0.0)
+def _settle(known: NDArray[np.void], x: Floats, inside_ms: Floats) -> None:
+    """The base as the line has it; where what is measured is off by more than chance, as it is measured now."""
+    line = known["fit"][:, :, 0]
+    crowd = np.maximum(line[:, 1], 0.0) * x[:, 1]
+    usual = line[:, 0] + line[:, 2] * x[:, 2]
+    chance = np.abs(inside_ms - usual - crowd) <= STEADY * inside_ms
     # never below a tenth of what was measured: a slope that is too steep must not make anyone look free
-    seen = np.maximum(inside_ms - slope * load, FREE * inside_ms)
-    held = known["base_ms"]
-    known["base_ms"] = np.where(np.abs(seen - held) > STEADY * held, seen, held)
-    over = inside_ms - known["base_ms"] - slope * load > known["margin_ms"]
+    known["base_ms"] = np.maximum(np.where(chance, usual, inside_ms - crowd), FREE * inside_ms)
+    over = inside_ms - known["base_ms"] - crowd > known["margin_ms"]
     step = STEP * inside_ms * np.where(over, RESIDUAL, RESIDUAL - 1.0)
     known["margin_ms"] = np.maximum(0.0, known["margin_ms"] + step)
 

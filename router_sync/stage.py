@@ -27,6 +27,7 @@ from router_sync.optimise import solve
 from router_sync.orders import in_force, misdirected, told
 from router_sync.problem import Method, Problem, Solution, completed, objective
 from router_sync.quotes import Kind, Quotes
+from router_sync.reserve import widest_loss
 from router_sync.score import RATES, Rates
 from router_sync.sign import Trust
 from router_sync.situation import RAMP_S, Knowledge, Situation, lessons, situation, used
@@ -53,6 +54,8 @@ SETTLE_S: Final = 2.0
 CALM_S: Final = 5.0
 """Between moves for a gain below AT_ONCE."""
 AT_ONCE: Final = 0.2
+LOOK_S: Final = 30.0
+"""Between two looks at what the loss of a zone would cost."""
 PACE_S: Final = 1.0
 """Between two damped moves."""
 Why = Literal["first", "fleet", "health", "order", "better", "ramp", "heartbeat"]
@@ -64,6 +67,8 @@ class Target(NamedTuple):
     shares: Floats
     method: Method
     why: Why
+    gap: float | None = None
+    """Of an answer, to the bound; None: nobody solved for these shares."""
 
     @property
     def free(self) -> bool:
@@ -161,6 +166,7 @@ class Router:
         else:
             self._beat(state, now, now_s)
         _wonder(state, now, now_s)
+        _look_ahead(state, now, now_s)
         return state
 
     def view(self, state: RouterState, now_s: float) -> Iterable[msgspec.Struct]:
@@ -332,7 +338,20 @@ def _solved(state: RouterState, now: Situation, held: Floats, now_s: float) -> T
     if not ramping and gain < AT_ONCE and now_s < state.moved_at_s + CALM_S:
         state.again_at_s = state.moved_at_s + CALM_S
         return None
-    return Target(shares, solution.method, "ramp" if ramping else "better")
+    return Target(shares, solution.method, "ramp" if ramping else "better", float(f"{solution.gap:.3g}"))
+
+
+def _look_ahead(state: RouterState, now: Situation, now_s: float) -> None:
+    """Now and then: what would be lost with the zone that carries most."""
+    if state.shares is None or state.stale or now_s < state.looked_at_s + LOOK_S:
+        return
+    state.looked_at_s = now_s
+    zone, lost_rps = widest_loss(now.plan, now.problem, state.shares)
+    signals.RESERVE.set(state.reserve.share)
+    signals.ZONE_LOSS.set(round(lost_rps, 3))
+    if lost_rps > 0 and zone != state.exposed:
+        signals.event("zone_loss_uncovered", "warning", zone=zone, unserved_rps=round(lost_rps, 3))
+    state.exposed = zone if lost_rps > 0 else ""
 
 
 def _measure(plan: Layout, asked: Problem, solution: Solution) -> None:
@@ -398,6 +417,7 @@ def _decisions(
             method=target.method,
             inputs=dict(sorted(state.inputs.items())),
             considered=considered(draft, table.service, rps, unserved),
+            gap=target.gap,
         )
         for table in tables
     ]

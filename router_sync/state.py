@@ -57,6 +57,8 @@ class RouterState:
     reserve: Reserve = field(default_factory=Reserve)
     looked_at_s: float = -math.inf
     """When the loss of a zone was last thought through."""
+    exposed: str = ""
+    """The zone whose loss could not be covered then; empty: none."""
     used_s: Floats | None = None
     """[F, E] when each flow last used each endpoint."""
     gone: frozenset[str] = frozenset()

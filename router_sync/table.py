@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import numpy as np
@@ -171,8 +171,13 @@ def _route(draft: Draft, row: int) -> Route:
         shares=_rounded(draft.shares[row, chosen]),
         fallbacks=tuple(plan.names[c] for c in next_best),
         reason=_why(draft, row),
-        **({} if draft.admit is None or draft.admit[row] >= 1.0 else {"admit": float(draft.admit[row])}),
+        **_admit(draft, row),
     )
+
+
+def _admit(draft: Draft, row: int) -> dict[str, Any]:
+    """Left out where all are admitted, as defaults are on the wire."""
+    return {} if draft.admit is None or draft.admit[row] >= 1.0 else {"admit": float(draft.admit[row])}
 
 
 def _why(draft: Draft, row: int) -> str:

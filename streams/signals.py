@@ -57,6 +57,12 @@ VERDICTS: Final = _gauge("endpoints", "Endpoints by verdict, as of their partiti
 # decided
 TABLES: Final = _counter("tables_published_total", "Routing tables published.", "service", "why")
 SOLVE_S: Final = _histogram("solve_seconds", "Time of one solve.", _SECONDS, "method")
+RESERVE: Final = _gauge("reserve_share", "Of each endpoint's capacity, kept for what nobody expects.")
+ZONE_LOSS: Final = _gauge("zone_loss_unserved_rps", "Requests/s without capacity if the zone that carries most fell.")
+BUDGET_SPENT: Final = _gauge("budget_spent", "Spent of a budget since the day began, in its unit.", "budget")
+BUDGET_PRICE: Final = _gauge(
+    "budget_price", "The price that keeps a budget: extra dollars per dollar, or per kg.", "budget"
+)
 GAP: Final = _gauge("objective_gap_share", "Objective of the greedy shares above the LP's, as a share.", "service")
 UNSERVED: Final = _gauge("unserved_rps", "Demand no allowed capacity is left for.", "service")
 
