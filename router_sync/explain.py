@@ -8,11 +8,12 @@ from typing import Final
 
 import numpy as np
 
+from router_sync import notices
 from router_sync.ladder import Standing
 from router_sync.layout import Floats
 from router_sync.orders import words
 from router_sync.table import DRAINED, Draft, moves
-from streams.contract.records import Candidate, Considered, Exclusion, Order, Route, RoutingTable
+from streams.contract.records import Candidate, Considered, Exclusion, Interruption, Order, Route, RoutingTable
 
 ROUTES: Final = 3
 """Named in a reason; the others are counted."""
@@ -25,6 +26,7 @@ def explain_change(
     new: RoutingTable,
     standings: Mapping[str, Standing],
     orders: Mapping[str, Order] | None = None,
+    leaving: Mapping[str, Interruption] | None = None,
 ) -> str:
     """Why `new` differs from `old`, as one line.
 
@@ -32,7 +34,7 @@ def explain_change(
     """
     if old is None:
         return "first table"
-    parts = list(_states(old, new, standings, orders or {}))
+    parts = list(_states(old, new, standings, orders or {}, leaving or {}))
     if old.fleet_version != new.fleet_version:
         parts.insert(0, f"fleet version {new.fleet_version}")
     parts.extend(_shifts(old, new))
@@ -40,7 +42,11 @@ def explain_change(
 
 
 def _states(
-    old: RoutingTable, new: RoutingTable, standings: Mapping[str, Standing], orders: Mapping[str, Order]
+    old: RoutingTable,
+    new: RoutingTable,
+    standings: Mapping[str, Standing],
+    orders: Mapping[str, Order],
+    leaving: Mapping[str, Interruption],
 ) -> Iterator[str]:
     was = {e.name: e.state for e in old.endpoints}
     said: set[str] = set()
@@ -51,6 +57,8 @@ def _states(
         standing = standings.get(endpoint.name, Standing())
         if endpoint.state == "drain" and endpoint.name in orders:
             yield words(endpoint.name, orders[endpoint.name])
+        elif endpoint.state == "drain" and endpoint.name in leaving:
+            yield notices.words(leaving[endpoint.name], new.issued_at_s)
         elif endpoint.state != "down":
             yield f"{endpoint.name} is {'back' if endpoint.state == 'ready' else 'drained'}"
         elif standing.reason not in said:
@@ -138,6 +146,8 @@ def _excluded(draft: Draft, row: int) -> Iterator[Exclusion]:
     for column in closed[np.argsort(~plan.may[row, closed], kind="stable")][:EXCLUDED].tolist():
         name = plan.names[column]
         law = plan.law.why_not(flow.service, flow.class_.name, name)
-        order, standing = draft.orders.get(name), draft.standings.get(name, Standing())
+        order, standing, notice = draft.orders.get(name), draft.standings.get(name, Standing()), draft.leaving.get(name)
         ordered = words(name, order) if order is not None else ""
-        yield Exclusion(endpoint=name, reason=(law or ordered or standing.reason or "no ready replica")[:2000])
+        noticed = f"{name} leaves: {notice.kind} notice" if notice is not None and standing.usable else ""
+        reason = law or ordered or noticed or standing.reason or "no ready replica"
+        yield Exclusion(endpoint=name, reason=reason[:2000])

@@ -35,6 +35,7 @@ def steps(settings: Settings, signer: Signer, *others: Signer, trust: Trust | No
                 Reads(topics.CARBON_INTENSITY, Earliest()),
                 Reads(topics.SPOT_RISK, Earliest()),
                 Reads(topics.CAPACITY, Earliest()),
+                Reads(topics.INTERRUPTIONS, Earliest()),
                 Reads(topics.ROUTING_TABLE, Earliest()),
             ),
             writes=(topics.ROUTING_TABLE, topics.DECISIONS, topics.DEAD_LETTERS),

@@ -20,7 +20,7 @@ from router_sync.layout import Bools, Floats, Layout
 from router_sync.problem import LEAST_RPS, RESERVE, Problem
 from router_sync.quotes import Quoted, Quotes
 from router_sync.score import RATES, Duals, Rates, Scores, scores
-from streams.contract.records import Order
+from streams.contract.records import Interruption, Order
 
 DEGRADED: Final = 0.5
 """Of its capacity is left to an endpoint that fails now and then."""
@@ -54,6 +54,10 @@ class Knowledge:
     """Who came back, and when."""
     orders: Mapping[str, Order] = field(default_factory=dict)
     """Endpoint to the order that drains it now."""
+    leaving: Mapping[str, Interruption] = field(default_factory=dict)
+    """Endpoint to the notice that it is about to go."""
+    fewer: Mapping[str, int] = field(default_factory=dict)
+    """Endpoint to how many of its replicas are about to go."""
     rates: Rates = RATES
     duals: Duals | None = None
     reserve: float = RESERVE
@@ -74,6 +78,8 @@ class Situation:
     usual_rps: Floats
     orders: Mapping[str, Order] = field(default_factory=dict)
     """Endpoint to the order that drains it now."""
+    leaving: Mapping[str, Interruption] = field(default_factory=dict)
+    """Endpoint to the notice that it is about to go."""
 
     @property
     def usable(self) -> Bools:
@@ -84,9 +90,9 @@ class Situation:
 def situation(plan: Layout, known: Knowledge, now_s: float) -> Situation:
     """The situation at `now_s`."""
     standings = _standings(plan, known.health, known.orders, now_s)
-    quoted = known.quotes.at(plan, now_s)
+    quoted = _quoted(plan, known, now_s)
     ready = quoted.replicas > 0
-    usable = _usable(plan, standings, known.orders, ready)
+    usable = _usable(plan, standings, known, ready)
     rps = np.maximum(known.rps, LEAST_RPS)
     capacity = plan.replica_rps * quoted.replicas
     curve = known.explorer.hopeful(plan, known.curves.curve(plan))
@@ -103,9 +109,26 @@ def situation(plan: Layout, known: Knowledge, now_s: float) -> Situation:
         held=known.shares,
         reserve=known.reserve,
     )
-    gone = frozenset(name for name, standing in standings.items() if not standing.usable or name in known.orders)
-    p95_ms = inside_ms(plan, known, now_s)
-    return Situation(plan, standings, gone, priced, quoted, p95_ms, problem, known.usual_rps, known.orders)
+    gone = {name for name, standing in standings.items() if not standing.usable}
+    return Situation(
+        plan=plan,
+        standings=standings,
+        gone=frozenset(gone | known.orders.keys() | known.leaving.keys()),
+        scores=priced,
+        quoted=quoted,
+        p95_ms=inside_ms(plan, known, now_s),
+        problem=problem,
+        usual_rps=known.usual_rps,
+        orders=known.orders,
+        leaving=known.leaving,
+    )
+
+
+def _quoted(plan: Layout, known: Knowledge, now_s: float) -> Quoted:
+    quoted = known.quotes.at(plan, now_s)
+    fewer = np.array([known.fewer.get(name, 0) for name in plan.names], np.float64)
+    # the last one stays: it is drained by a notice of its own
+    return quoted._replace(replicas=np.maximum(quoted.replicas - fewer, np.minimum(quoted.replicas, 1.0)))
 
 
 def inside_ms(plan: Layout, known: Knowledge, now_s: float) -> Floats:
@@ -178,11 +201,12 @@ def used(plan: Layout, shares: Floats | None, rps: Floats, before_s: Floats | No
     return out
 
 
-def _usable(plan: Layout, standings: Mapping[str, Standing], orders: Mapping[str, Order], ready: Bools) -> Bools:
-    """[F, E] allowed, not drained and not down; where that leaves nothing to a flow, the least bad of what law and
-    orders allow."""
-    may = plan.may & [name not in orders for name in plan.names]
-    usable = may & (ready & [standings[name].usable for name in plan.names])
+def _usable(plan: Layout, standings: Mapping[str, Standing], known: Knowledge, ready: Bools) -> Bools:
+    """[F, E] allowed, not drained, not about to go and not down; where that leaves nothing to a flow, the least bad of
+    what law and orders allow."""
+    may = plan.may & [name not in known.orders for name in plan.names]
+    stays = [name not in known.leaving for name in plan.names]
+    usable = may & (ready & stays & [standings[name].usable for name in plan.names])
     for wider in _least_bad(plan, standings, ready):
         empty = ~usable.any(axis=1)
         if not empty.any():
@@ -192,7 +216,8 @@ def _usable(plan: Layout, standings: Mapping[str, Standing], orders: Mapping[str
 
 
 def _least_bad(plan: Layout, standings: Mapping[str, Standing], ready: Bools) -> Iterator[Bools]:
-    """Columns to fail open to: down only by their neighbours; down; and those that have no replica."""
+    """Columns to fail open to: about to go; down only by their neighbours; down; and those that have no replica."""
+    yield ready & [standings[name].usable for name in plan.names]
     yield ready & [standings[name].own != "down" for name in plan.names]
     yield ready
     yield np.ones(len(plan.names), np.bool_)

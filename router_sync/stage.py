@@ -23,6 +23,7 @@ from router_sync.fleet import misfits
 from router_sync.greedy import greedy
 from router_sync.heard import steadied
 from router_sync.layout import Floats, Layout
+from router_sync.notices import astray, fewer, leaving, noticed
 from router_sync.optimise import solve
 from router_sync.orders import in_force, misdirected, told
 from router_sync.problem import Method, Problem, Solution, completed, objective
@@ -36,8 +37,8 @@ from router_sync.table import DIFFERS, Draft, Number, build, check, damp, differ
 from router_sync.tiers import admit
 from streams import signals
 from streams.contract.errors import TableRefused, shown
-from streams.contract.records import Decision, Demand, EndpointHealth, Fleet, RoutingTable
-from streams.contract.topics import FLEET, ORDERS, ROUTING_TABLE
+from streams.contract.records import Decision, Demand, EndpointHealth, Fleet, Interruption, RoutingTable
+from streams.contract.topics import FLEET, INTERRUPTIONS, ORDERS, ROUTING_TABLE
 from streams.runtime.step import Heard, Question, Refusal
 
 WORTH: Final = 0.005
@@ -104,6 +105,9 @@ class Router:
         if heard.topic == ORDERS.name:
             yield from misdirected(fleet, heard)
             return
+        if heard.topic == INTERRUPTIONS.name:
+            yield from astray(fleet, heard)
+            return
         for position, record in zip(heard.positions.tolist(), heard.records, strict=True):
             if heard.topic == FLEET.name:
                 old = outdated(fleet, record)
@@ -134,6 +138,8 @@ class Router:
                     state.urgent |= with_fleet(state, record)
                 case RoutingTable():
                     with_table(state, record)
+                case Interruption():
+                    state.urgent |= noticed(state.notices, record)
                 case _:
                     state.urgent |= state.quotes.fold(record)
         return state
@@ -181,6 +187,7 @@ class Router:
             health=state.health, rps=rps, usual_rps=usual, quotes=state.quotes, curves=state.curves,
             explorer=state.explorer, shares=state.shares, used_s=state.used_s, back_since_s=state.back_since_s,
             orders=in_force(state.orders, plan.endpoint_at, now_s), rates=self.rates,
+            leaving=leaving(state.notices, plan.endpoint_at, now_s), fewer=fewer(state.notices, now_s),
             duals=state.budgets.duals(plan), reserve=state.reserve.share,
         )  # fmt: skip
         _learn(state, plan, known, now_s)
@@ -243,7 +250,7 @@ class Router:
             table = build(draft, service.name, number, now_s, self.ttl_s, "", evidence_at_s, last)
             old = state.last.get(service.name) or state.heard.get(service.name)
             taken_over = "" if state.number or old is None else "taken over; "
-            change = explain_change(old, table, now.standings, now.orders)
+            change = explain_change(old, table, now.standings, now.orders, now.leaving)
             reason = taken_over + "; ".join((*unserved(draft, service.name, now.problem.demand_rps), change))
             tables.append(msgspec.structs.replace(table, reason=reason[:2000]))
         return tables
@@ -366,7 +373,7 @@ def _draft(state: RouterState, now: Situation, shares: Floats) -> Draft:
     admitted = admit(now.plan, shares, now.usual_rps, now.problem.capacity_rps)
     return Draft(
         now.plan, shares, now.usable, now.standings, now.scores, now.quoted, now.p95_ms, admitted,
-        state.budgets.spent(now.plan), now.orders,
+        state.budgets.spent(now.plan), now.orders, now.leaving,
     )  # fmt: skip
 
 

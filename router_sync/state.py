@@ -14,6 +14,7 @@ from router_sync.curves import Curves
 from router_sync.explore import Explorer
 from router_sync.heard import HeardDemand, HeardHealth
 from router_sync.layout import Floats, Layout, layout
+from router_sync.notices import Notices
 from router_sync.problem import Problem, Solution
 from router_sync.quotes import Quotes
 from router_sync.reserve import Reserve
@@ -29,6 +30,8 @@ class RouterState:
     demand: HeardDemand = field(default_factory=HeardDemand)
     orders: dict[str, Order] = field(default_factory=dict)
     """Endpoint to the order that drains it; its time may be over."""
+    notices: Notices = field(default_factory=dict)
+    """Their time may be over."""
     drained: frozenset[str] = frozenset()
     """Endpoints drained when tables were decided last."""
     plan: Layout | None = None

@@ -15,12 +15,23 @@ import numpy as np
 
 from router_sync.ladder import Standing
 from router_sync.layout import Bools, Floats, Layout
+from router_sync.notices import leave_by_s
 from router_sync.orders import words
 from router_sync.policy import Masks
 from router_sync.quotes import Quoted
 from router_sync.score import Scores
 from streams.contract.errors import TableRefused
-from streams.contract.records import Endpoint, EndpointState, Fleet, Order, Route, RoutingTable, Spent, TableEndpoint
+from streams.contract.records import (
+    Endpoint,
+    EndpointState,
+    Fleet,
+    Interruption,
+    Order,
+    Route,
+    RoutingTable,
+    Spent,
+    TableEndpoint,
+)
 from streams.contract.topics import MAX_VALUE_BYTES
 
 MOST_MOVED: Final = 0.5
@@ -31,6 +42,7 @@ NOTHING: Final = 1e-6
 """Shares up to this are left out, such as the last of what is damped away: rounded they would be none."""
 FALLBACKS: Final = 16
 LEAST_BAD: Final = "every allowed endpoint is down: the least bad stay in"
+LEAVING: Final = "every allowed endpoint is about to go, or down"
 NOWHERE: Final = "law leaves no endpoint"
 DRAINED: Final = "every allowed endpoint is drained"
 _DECLARED: Final = ("url", "provider", "region", "zone", "jurisdiction", "api", "health_path")
@@ -67,6 +79,8 @@ class Draft:
     spent: tuple[Spent, ...] = ()
     orders: Mapping[str, Order] = field(default_factory=dict)
     """Endpoint to the order that drains it."""
+    leaving: Mapping[str, Interruption] = field(default_factory=dict)
+    """Endpoint to the notice that it is about to go."""
 
 
 def build(
@@ -114,8 +128,10 @@ def _endpoints(draft: Draft, service: str, last: RoutingTable | None) -> Iterato
     rps, price, replicas = capacity_rps(draft), draft.scores.parts["price"][0], draft.quoted.replicas
     for column, p95_ms, old in zip(columns, latency_ms(draft, service).tolist(), before, strict=True):
         endpoint, ready = draft.plan.fleet.endpoints[column], float(replicas[column])
-        new = _Now(_state(endpoint, draft, ready), float(rps[column]), float(price[column]), p95_ms)
-        if old is not None and new == (old.state, old.capacity_rps, old.cost_usd_per_request, old.latency_p95_ms):
+        notice = draft.leaving.get(endpoint.name)
+        leave_s = leave_by_s(notice) if notice is not None else None
+        new = _Now(_state(endpoint, draft, ready), float(rps[column]), float(price[column]), p95_ms, leave_s)
+        if old is not None and new == _now(old):
             yield old
         else:
             yield _endpoint(endpoint, service, new, ready)
@@ -128,6 +144,11 @@ class _Now(NamedTuple):
     capacity_rps: float
     price_usd: float
     p95_ms: float
+    leave_by_s: float | None
+
+
+def _now(said: TableEndpoint) -> _Now:
+    return _Now(said.state, said.capacity_rps, said.cost_usd_per_request, said.latency_p95_ms, said.leave_by_s)
 
 
 def _endpoint(endpoint: Endpoint, service: str, now: _Now, replicas: float) -> TableEndpoint:
@@ -147,6 +168,7 @@ def _endpoint(endpoint: Endpoint, service: str, now: _Now, replicas: float) -> T
         api=endpoint.api,
         model=endpoint.models.get(service, ""),
         health_path=endpoint.health_path,
+        leave_by_s=now.leave_by_s,
     )
 
 
@@ -154,7 +176,9 @@ def _state(endpoint: Endpoint, draft: Draft, replicas: float) -> EndpointState:
     if replicas <= 0 or endpoint.name in draft.orders:
         return "drain"
     standing = draft.standings.get(endpoint.name)
-    return "ready" if standing is None or standing.usable else "down"
+    if standing is not None and not standing.usable:
+        return "down"
+    return "drain" if endpoint.name in draft.leaving else "ready"
 
 
 def _route(draft: Draft, row: int) -> Route:
@@ -189,7 +213,10 @@ def _why(draft: Draft, row: int) -> str:
     if not left:
         return f"{DRAINED}; {words(names[0], draft.orders[names[0]])}"[:2000]
     standing = [draft.standings.get(name) for name in left]
-    return LEAST_BAD if all(s is not None and not s.usable for s in standing) else ""
+    bad = [s is not None and not s.usable for s in standing]
+    if all(bad):
+        return LEAST_BAD
+    return LEAVING if all(b or name in draft.leaving for b, name in zip(bad, left, strict=True)) else ""
 
 
 def _rounded(shares: Floats) -> tuple[float, ...]:

@@ -425,6 +425,8 @@ class Interruption(Record, frozen=True, kw_only=True):
     kind: Literal["rebalance", "terminate", "preempt", "stop", "maintenance", "outage", "drain"]
     notice_at_s: UnixS
     deadline_at_s: UnixS | None = None
+    replicas: Annotated[int, Meta(ge=1, le=100_000)] | None = None
+    """Of its replicas that go, besides those of other notices; None: all of them."""
 
 
 class EndpointHealth(Record, frozen=True, kw_only=True):

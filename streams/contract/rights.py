@@ -86,7 +86,7 @@ ROLES: Final[tuple[Role, ...]] = (
         says="tradewind worker router",
         reads=(
             *(t.FLEET, t.ORDERS, t.ENDPOINT_HEALTH, t.DEMAND, t.ROUTING_TABLE),
-            *(t.SPOT_PRICES, t.CARBON_INTENSITY, t.SPOT_RISK, t.CAPACITY),
+            *(t.SPOT_PRICES, t.CARBON_INTENSITY, t.SPOT_RISK, t.CAPACITY, t.INTERRUPTIONS),
         ),
         writes=(t.ROUTING_TABLE, t.DECISIONS, t.DEAD_LETTERS),
         rooms=("router",),
