@@ -4,10 +4,9 @@
     drained: shares go at once, what runs may finish │ if it answers still, or again, it is let in stepwise
              sessions move before `leave_by_s`       │ else its health says so by now
 
-Of an endpoint of several replicas some may go: then it is as much smaller, and nobody is drained.
-
-An advisory (rebalance) drains nobody: it comes far oftener than an interruption does, and raises the risk price instead.
-Where nothing else is left, who is about to go still serves: a notice is weaker than an operator's order.
+Of an endpoint of several replicas some may go: then it is as much smaller, and nobody is drained. An advisory
+(rebalance) drains nobody: it comes far oftener than an interruption does, and raises the risk price instead. Where
+nothing else is left, who is about to go still serves: a notice is weaker than an operator's order.
 """
 
 from __future__ import annotations
