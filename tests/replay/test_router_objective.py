@@ -64,11 +64,11 @@ def test_traffic_follows_the_sun_where_carbon_has_a_price() -> None:
     world = World(fleet([LOOSE], PAIR))
     for zone, g in (("IE", 600.0), ("US", 20.0)):
         world.tell(carbon(world, zone, g))
-    world.live(10, busy(20, "interactive"))
+    world.live(25, busy(20, "interactive"))
     assert share_of(last(world), ["us-east-a"]) > 0.9
     for zone, g in (("IE", 20.0), ("US", 600.0)):
         world.tell(carbon(world, zone, g))
-    world.live(10, busy(20, "interactive"))
+    world.live(25, busy(20, "interactive"))
     assert share_of(last(world), EU) == 1.0
 
 
