@@ -10,7 +10,7 @@ Fields that are wrong by themselves are said first: what refers to them could on
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -297,6 +297,7 @@ def misfits(fleet: Fleet) -> Iterator[Misfit]:
     for part in _PARTS:
         yield from _twice(part, [item.name for item in getattr(fleet, part)])
     yield from _of_services(fleet)
+    yield from _of_sizes(fleet)
     yield from _of_origins(fleet)
     yield from _of_endpoints(fleet)
     yield from _of_law(fleet)
@@ -317,6 +318,40 @@ def _of_services(fleet: Fleet) -> Iterator[Misfit]:
             yield f"services[{n}].default_class", service.default_class, f"Name one of its classes: {', '.join(names)}."
         if service.name not in served:
             yield f"services[{n}].name", service.name, "No endpoint serves it: add it to an endpoint's services."
+
+
+def _of_sizes(fleet: Fleet) -> Iterator[Misfit]:
+    """Classes for simple requests: what a caller sends as of one class is never under a wider law for being small."""
+    for n, service in enumerate(fleet.services):
+        named = {class_.name: class_ for class_ in service.classes}
+        for m, class_ in enumerate(service.classes):
+            at = f"services[{n}].classes[{m}]"
+            if not class_.simple_class:
+                if class_.simple_tokens:
+                    yield f"{at}.simple_tokens", class_.simple_tokens, "Name the simple_class too, or leave it out."
+                continue
+            for field_, remedy in _unfit_simple(class_, named.get(class_.simple_class), named):
+                yield f"{at}.{field_}", getattr(class_, field_), remedy
+
+
+def _unfit_simple(
+    class_: RequestClass, simple: RequestClass | None, named: Mapping[str, RequestClass]
+) -> Iterator[tuple[str, str]]:
+    """(field of `class_`, remedy) of why `simple` cannot be its simple class."""
+    if simple is None or simple is class_:
+        others = ", ".join(name for name in named if name != class_.name) or "add one"
+        yield "simple_class", f"Name another class of this service: {others}."
+        return
+    if not class_.simple_tokens:
+        yield "simple_tokens", "Say up to how many tokens a request is simple."
+    if simple.simple_class:
+        yield "simple_class", f"{simple.name} has a simple_class itself: name {simple.simple_class}, or leave it out."
+    if class_.jurisdictions and not (simple.jurisdictions and set(simple.jurisdictions) <= set(class_.jurisdictions)):
+        allowed = ", ".join(class_.jurisdictions)
+        yield "simple_class", f"{simple.name} is under a wider law: let its jurisdictions be among {allowed}."
+    for fact in ("data_class", "tenant", "purpose"):
+        if (mine := getattr(class_, fact)) != getattr(simple, fact):
+            yield "simple_class", f"{simple.name} has another {fact}: give it {mine or 'none'!r}, as {class_.name} has."
 
 
 def _of_origins(fleet: Fleet) -> Iterator[Misfit]:

@@ -196,6 +196,9 @@ def _route(draft: Draft, row: int) -> Route:
         fallbacks=tuple(plan.names[c] for c in next_best),
         reason=_why(draft, row),
         **_admit(draft, row),
+        complexity=flow.class_.complexity,
+        simple_class=flow.class_.simple_class,
+        simple_tokens=flow.class_.simple_tokens,
     )
 
 

@@ -75,6 +75,13 @@ CONTINUED: Final = _counter("streams_continued_total", "Streams that broke off a
 LOST_SERVABLE: Final = _counter(
     "lost_servable_total", "Requests that failed though an endpoint was left that had not been asked.", "service"
 )
+SHED: Final = _counter(
+    "shed_total", "Requests refused so that others are in time, by who said so: table, full, limits.",
+    "service", "class", "why",
+)  # fmt: skip
+SATURATION: Final = _gauge(
+    "route_saturation", "How full a route's endpoints are, as this gateway sees it; 1 is full.", "service", "class"
+)
 TABLE_AGE: Final = _gauge("table_age_seconds", "Age of the table in force.", "service")
 TABLE_VERSION: Final = _gauge("table_version", "Version of the table in force.", "service")
 TABLE_EPOCH: Final = _gauge("table_epoch", "Epoch of the table in force.", "service")

@@ -17,11 +17,14 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from itertools import accumulate
 from typing import Final
 
+from router_sync.client.admission import Admission
 from router_sync.client.endpoint import LocalEndpoint
 from router_sync.client.shares import Ring, alias
 from streams.contract.records import Route, RoutingTable, TableEndpoint
 from streams.runtime.clock import Clock
 
+ADMIT_S: Final = 30.0
+"""Heartbeats of tables are far closer: who has heard none for so long does not know whether others still give way."""
 _DRAWS: Final = 6
 _WALK: Final = 256
 
@@ -62,6 +65,8 @@ class _Lane:
         self.upto = list(accumulate(shares))
         self._ring: Ring | None = None
         self.spread_out()
+        for pick in self.picks:
+            pick.endpoint.lead(route)
 
     def spread_out(self) -> None:
         """Take over usual latencies: a slow endpoint holds more requests at the same share, and is not to blame."""
@@ -102,13 +107,15 @@ class Picker:
         self.table = table
         self.endpoints: dict[str, LocalEndpoint] = {}
         self._rng, self._draw, self._clock = rng, rng.random, clock
+        self._admission = Admission(rng.random)
+        self._adopted_s = clock()
         self._lanes: dict[str, dict[str, _Lane]] = {}
         self._build(table)
 
     def adopt(self, table: RoutingTable) -> None:
         """Follow `table` from the next pick on."""
         same = table.routes == self.table.routes and table.endpoints == self.table.endpoints
-        self.table = table
+        self.table, self._adopted_s = table, self._clock()
         if not same:
             self._build(table)
             return
@@ -119,6 +126,26 @@ class Picker:
     def serves(self, origin: str, class_: str) -> bool:
         """Whether the table has a route for this origin and class at all."""
         return class_ in self._lanes.get(origin, ())
+
+    def route(self, origin: str, class_: str) -> Route | None:
+        """What the table says of this origin and class; None when it says nothing."""
+        lane = self._lanes.get(origin, {}).get(class_)
+        return None if lane is None else lane.route
+
+    def routes(self, origin: str) -> list[Route]:
+        """All that the table says of this origin."""
+        return [lane.route for lane in self._lanes.get(origin, {}).values()]
+
+    def admits(self, route: Route, *, room: float = 1.0, in_progress: bool = False) -> bool:
+        """Whether a request that arrives now is let in; ask once for each, before `pick`. Others get a 429.
+
+        Let in is the share that the route's `admit` says, times `room` (0..1), which is what you yourself see. After
+        `ADMIT_S` without a table only `room` counts: load fails open. `in_progress`: it belongs to a session that has
+        been served here before; such are shed last.
+        """
+        stale = self._clock() - self._adopted_s >= ADMIT_S
+        share = room if stale else room * route.admit
+        return self._admission.admits((route.origin, route.class_), share, in_progress=in_progress)
 
     def origins(self) -> list[str]:
         """Where the table has routes from, sorted."""

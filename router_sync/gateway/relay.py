@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Final, Generic, TypeVar
@@ -24,6 +25,9 @@ from router_sync.gateway.exchange import Exchange
 from router_sync.gateway.probe import Prober
 from router_sync.gateway.refusal import Refusal, error_event
 from router_sync.gateway.report import Reporter
+from router_sync.gateway.saturation import Kind
+from router_sync.gateway.shedding import Shedding
+from router_sync.gateway.size import by_size
 from router_sync.gateway.slots import Slots
 from router_sync.gateway.trip import CallerGone, Failed, Seen, Trip
 from streams import signals
@@ -52,12 +56,14 @@ class Relay:
         exchange: Exchange,
         reporter: Reporter,
         prober: Prober,
+        rng: random.Random,
     ) -> None:
         self._config, self._pickers, self._access = config, pickers, access
         self._exchange, self._reporter, self._prober = exchange, reporter, prober
         self._now = asyncio.get_running_loop().time
         self._budget = RetryBudget(config.retries.budget_share, config.retries.budget_per_s, self._now())
         self._slots = Slots(config.limits)
+        self.shedding = Shedding(config.tiers, pickers, lambda name: reporter.standing(name).in_flight, rng, self._now)
         self.lost_servable = 0
         """Requests that failed though the route named another endpoint that was not tried."""
         self._requests = _Children(signals.REQUESTS)
@@ -104,19 +110,26 @@ class Relay:
     ) -> web.StreamResponse:
         origin, default = self._config.origin, picker.table.default_class
         class_ = class_of(caller, request.headers, default, lambda c: picker.serves(origin, c))
-        self._admit(asked, caller.tenant, class_)
+        class_ = by_size(asked, picker, origin, class_, path, self._config.assumed_output_tokens)
+        self._admit(asked, caller.tenant, picker, class_)
         self._slots.enter(caller.tenant, asked.stream)
         try:
             return await self._serve(request, asked, picker, class_, path)
         finally:
             self._slots.leave(caller.tenant, asked.stream)
 
-    def _admit(self, asked: Ask, tenant: str, class_: str) -> None:
-        full = self._slots.full(tenant, asked.stream)
-        self._reporter.arrived(asked.model, class_, shed=full is not None)
-        if full is not None:
-            self._requests.of(asked.model, class_, str(full.status)).inc()
-            raise full
+    def _admit(self, asked: Ask, tenant: str, picker: Picker, class_: str) -> None:
+        refusal, why = self._slots.full(tenant, asked.stream), "limits"
+        route = picker.route(self._config.origin, class_)
+        if refusal is None and route is not None:
+            session = (asked.model, tenant, asked.key) if asked.key is not None else None
+            refusal = self.shedding.refusal(picker, route, self._slots.filled(asked.stream), session)
+            why = refusal.headers["x-tradewind-shed"] if refusal is not None else why
+        self._reporter.arrived(asked.model, class_, shed=refusal is not None)
+        if refusal is not None:
+            self._requests.of(asked.model, class_, str(refusal.status)).inc()
+            signals.SHED.labels(asked.model, class_, why).inc()
+            raise refusal
 
     async def _serve(
         self, request: web.BaseRequest, asked: Ask, picker: Picker, class_: str, path: str
@@ -217,6 +230,7 @@ class Relay:
         local, seen, began_s = pick.endpoint, Seen(), self._now()
         standing, trial, settled = self._reporter.standing(local.name), local.begin(), False
         standing.in_flight += 1
+        seen.held = standing.in_flight
         try:
             response = await self._exchange.attempt(trip, pick, seen, elsewhere)
             settled = True
@@ -246,7 +260,10 @@ class Relay:
         latency_ms = (now_s - began_s) * 1000.0
         streamed = trip.streams or trip.ask.stream
         ttft_ms = (seen.first_s - began_s) * 1000.0 if streamed and seen.first_s is not None else None
-        local.ok(now_s, latency_ms if ttft_ms is None else ttft_ms, trial)
+        known_ms = latency_ms if ttft_ms is None else ttft_ms
+        local.ok(now_s, known_ms, trial)
+        kind = Kind(trip.service, trip.class_, ttft_ms is not None)
+        self.shedding.load(local.name).answered(kind, known_ms, local.slo_ms, seen.held, now_s)
         body = trip.ask.body
         self._reporter.served(
             local.name,
@@ -265,6 +282,9 @@ class Relay:
         if failure.kind == "first_byte_timeout":
             local.observe(now_s, (now_s - began_s) * 1000.0)  # it takes at least as long as that
         self._attempts.of(local.name, failure.kind).inc()
+        if failure.kind == "http_429":
+            kind = Kind(trip.service, trip.class_, trip.ask.stream)
+            self.shedding.load(local.name).refused(kind, now_s)
         if failure.kind == "http_5xx":
             trip.blame = trip.blame or Blame()
             trip.blame.refusals += 1

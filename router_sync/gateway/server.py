@@ -101,7 +101,7 @@ class Gateway:
             config.probing, self._session, services.items, self.reporter, self._rng, upstreams, complaints,
             exchange.evacuate,
         )  # fmt: skip
-        self.relay = Relay(config, services, self._trusted.access, exchange, self.reporter, self._prober)
+        self.relay = Relay(config, services, self._trusted.access, exchange, self.reporter, self._prober, self._rng)
         self.following.restore()
         try:
             self.port = await self._listen(
@@ -206,7 +206,10 @@ class Gateway:
 
     def _metrics(self) -> web.Response:
         self.following.gauge()
-        for picker in self.following.pickers.values():
+        for service, picker in self.following.pickers.items():
+            for route in picker.routes(self.config.origin):
+                value = self.relay.shedding.saturation(picker, route)
+                signals.SATURATION.labels(service, route.class_).set(value)
             for local in picker.endpoints.values():
                 signals.BREAKER_OPEN.labels(local.name).set(local.breaker.shut)
                 signals.IN_FLIGHT.labels(local.name).set(self.reporter.standing(local.name).in_flight)

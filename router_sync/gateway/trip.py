@@ -81,10 +81,12 @@ class Trip:
 class Seen:
     """What one attempt saw."""
 
-    __slots__ = ("bytes_out", "first_s", "sending", "tokens", "waiting")
+    __slots__ = ("bytes_out", "first_s", "held", "sending", "tokens", "waiting")
 
     def __init__(self) -> None:
         self.first_s: float | None = None
+        self.held = 0
+        """Requests in flight from here at the endpoint when this one was sent, itself among them."""
         self.sending = False
         self.bytes_out = 0
         self.tokens: Tokens = UNKNOWN
