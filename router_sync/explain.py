@@ -135,7 +135,7 @@ def _excluded(draft: Draft, row: int) -> Iterator[Exclusion]:
     closed = served[~draft.usable[row, served]]
     for column in closed[np.argsort(~plan.may[row, closed], kind="stable")][:EXCLUDED].tolist():
         name = plan.names[column]
-        law = plan.law.why_not(flow.service, flow.class_.name, name)
+        law = plan.law.why_not(flow.key, name)
         order, standing = draft.orders.get(name), draft.standings.get(name, Standing())
         ordered = words(name, order) if order is not None else ""
         yield Exclusion(endpoint=name, reason=(law or ordered or standing.reason or "no ready replica")[:2000])

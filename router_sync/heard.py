@@ -134,8 +134,8 @@ class HeardHealth:
 
     def p95_ms(self, plan: Layout) -> Floats:
         """[F, E] p95 as gateways and probes measured it; NaN where too little was."""
-        out = np.full((len(plan.law.rows), len(plan.names)), np.nan)
-        column_of, row_of = plan.endpoint_at, plan.law.rows
+        out = np.full((len(plan.classes), len(plan.names)), np.nan)
+        column_of, row_of = plan.endpoint_at, plan.classes
         known = [
             (row_of[service, class_], column_of[endpoint], said.p95_ms)
             for rows in self.rows.values()
@@ -145,7 +145,7 @@ class HeardHealth:
         if known:
             rows, columns, measured = zip(*known, strict=True)
             out[np.array(rows), np.array(columns)] = measured
-        return out[plan.law_rows]
+        return out[plan.class_of]
 
 
 def _steady_ms(before: Said | None, measured_ms: float | None) -> float | None:

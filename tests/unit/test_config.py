@@ -324,7 +324,7 @@ def test_check_of_a_good_file_succeeds_and_without_a_file_names_the_remedy() -> 
     assert "tradewind init" in str(result.exception)
     written()
     assert said("config", "check").stdout == "tradewind.yaml is good: 2 endpoints, 1 service, 2 origins\n"
-    assert json.loads(said("config", "check", "--json").stdout) == {"good": True, "problems": []}
+    assert json.loads(said("config", "check", "--json").stdout) == {"good": True, "problems": [], "warnings": []}
 
 
 def shown(*words: str) -> dict[str, Any]:
