@@ -69,6 +69,11 @@ CONTINUED: Final = _counter("streams_continued_total", "Streams that broke off a
 LOST_SERVABLE: Final = _counter(
     "lost_servable_total", "Requests that failed though an endpoint was left that had not been asked.", "service"
 )
+UNLAWFUL: Final = _counter(
+    "unlawful_routes_total", "Endpoints that a table's routes name and its own law forbids; gateways leave them out.",
+    "service",
+)  # fmt: skip
+GUARDED: Final = _counter("guard_refusals_total", "Requests that an endpoint's guard refused by law.", "endpoint")
 TABLE_AGE: Final = _gauge("table_age_seconds", "Age of the table in force.", "service")
 TABLE_VERSION: Final = _gauge("table_version", "Version of the table in force.", "service")
 TABLE_EPOCH: Final = _gauge("table_epoch", "Epoch of the table in force.", "service")
