@@ -9,7 +9,7 @@ import difflib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 from urllib.parse import urlsplit
 
 import msgspec
@@ -19,7 +19,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from router_sync.countries import COUNTRIES
 from streams.contract.errors import Stop, shown, without_user
-from streams.contract.records import RequestClass
+from streams.contract.records import Part, RequestClass, RequestFact
 
 BEGIN: Final = "services, origins and endpoints, as in examples/tradewind.yaml"
 
@@ -245,6 +245,8 @@ _ASKED: Final[dict[str, str]] = {
     "jurisdiction": "Use an ISO 3166-1 alpha-2 country code in capitals, like DE.",
     "jurisdictions": "List ISO 3166-1 alpha-2 country codes in capitals, like [DE, FR].",
     "url": "Write http(s)://host:port, without user, query or fragment.",
+    "weigh": f"Write factors on {', '.join(get_args(Part))}, like {{latency: 0}}.",
+    "request": f"Write facts, each a text, like {{tenant: acme}}; known are {', '.join(get_args(RequestFact))}.",
 }
 
 

@@ -29,7 +29,7 @@ async def publish(fleet: Fleet, settings: Settings) -> None:
     meaning.
     """
     value = value_of(fleet)
-    _warn(fleet)
+    warn(fleet)
     await admin.require(settings, [topics.FLEET], role="publisher")
     producer = AIOKafkaProducer(**client_options(settings), acks="all", enable_idempotence=True)
     try:
@@ -63,7 +63,7 @@ def value_of(fleet: Fleet) -> bytes:
     return value
 
 
-def _warn(fleet: Fleet) -> None:
+def warn(fleet: Fleet) -> None:
     """Events for what can be used and is likely not meant; the fleet goes out all the same."""
     found = list(cautions(fleet))
     for path, value, remedy in found[:TOLD]:

@@ -179,7 +179,7 @@ def _clause(given: Any, reader: Reader, at: str, lists: Lists) -> dict[str, tupl
 
 def _values(given: Any, reader: Reader, at: str, lists: Lists) -> tuple[str, ...]:
     """A list of texts, or one; names of lists are replaced by what they hold."""
-    found: list[str] = []
+    found, before = list[str](), len(reader.problems)
     for item in given if isinstance(given, CommentedSeq) else [given]:
         if isinstance(item, str) and item.startswith("$"):
             if item[1:] not in lists:
@@ -194,6 +194,6 @@ def _values(given: Any, reader: Reader, at: str, lists: Lists) -> tuple[str, ...
     try:
         return msgspec.convert(values, Values)
     except msgspec.ValidationError as error:
-        if found or isinstance(given, CommentedSeq):
+        if len(reader.problems) == before:
             reader.wrong(at, plain(given), told("values", values, error))
         return ()
