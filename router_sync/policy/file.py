@@ -30,10 +30,11 @@ SHIPPED: Final = Path(__file__).parent.parent / "policies"
 BEGIN: Final = "name, default and rules, as in `tradewind policy show gdpr`"
 REQUEST_FACTS: Final[tuple[str, ...]] = get_args(RequestFact)
 TARGET_FACTS: Final[tuple[str, ...]] = get_args(TargetFact)
-_ASKS: Final[Mapping[str, tuple[str, ...]]] = {
+ASKS: Final[Mapping[str, tuple[str, ...]]] = {
     **dict.fromkeys(("when", "unless"), REQUEST_FACTS),
     **dict.fromkeys(("require", "deny", "allow", "prefer"), TARGET_FACTS),
 }
+"""Fields of a rule to the facts that they may ask for."""
 _ENDINGS: Final = (".yaml", ".yml", ".json")
 Lists = Mapping[str, tuple[str, ...]]
 
@@ -161,7 +162,7 @@ def _rule(item: Any, reader: Reader, at: str, lists: Lists) -> Rule | None:
     if "id" not in item:
         reader.wrong(f"{at}.id", None, "Add it: a name that decisions refer to.")
     said: dict[str, Any] = {
-        field: _clause(item[field], reader, f"{at}.{field}", lists) if field in _ASKS else reader.value(item, at, info)
+        field: _clause(item[field], reader, f"{at}.{field}", lists) if field in ASKS else reader.value(item, at, info)
         for field, info in fields.items()
         if field in item
     }
@@ -173,7 +174,7 @@ def _clause(given: Any, reader: Reader, at: str, lists: Lists) -> dict[str, tupl
     if not isinstance(given, CommentedMap) or not given:
         reader.wrong(at, plain(given), "Write a mapping of facts to lists, like {country: [DE, FR]}; or take it away.")
         return {}
-    reader.known(given, at, _ASKS[at.rpartition(".")[2]])
+    reader.known(given, at, ASKS[at.rpartition(".")[2]])
     return {str(fact): _values(values, reader, f"{at}.{fact}", lists) for fact, values in given.items()}
 
 

@@ -370,6 +370,16 @@ def test_the_schema_takes_what_the_reader_takes_and_refuses_what_is_misspelt() -
         assert list(judge.iter_errors(YAML(typ="safe", pure=True).load(GOOD.replace(old, new)))), name
 
 
+def test_the_schema_takes_policies_as_people_write_them() -> None:
+    judge = jsonschema.Draft202012Validator(schema.schema())
+    whole = YAML(typ="safe").load(GOOD)
+    rule: dict[str, Any] = {"id": "a", "when": {"tenant": "acme"}, "require": {"country": ["$home"]}}
+    policy = {"name": "p", "lists": {"home": ["NO"]}, "rules": [rule]}
+    judge.validate({**whole, "policies": ["gdpr", "./ours.yaml", policy], "budgets": []})
+    for wrong in ({"deny": {"tenant": ["a"]}}, {"whem": {}}, {"require": {}}, {"limit_p95_ms": "200"}):
+        assert not judge.is_valid({**whole, "policies": [{**policy, "rules": [{**rule, **wrong}]}]}), wrong
+
+
 def test_the_schema_in_the_docs_is_as_generated() -> None:
     assert (ROOT / schema.PLACE).read_bytes() == schema.text(), "run `python -m tradewind.config.schema --write`"
 
