@@ -372,7 +372,7 @@ def test_the_schema_takes_what_the_reader_takes_and_refuses_what_is_misspelt() -
 
 def test_the_schema_takes_policies_as_people_write_them() -> None:
     judge = jsonschema.Draft202012Validator(schema.schema())
-    whole = YAML(typ="safe").load(GOOD)
+    whole = YAML(typ="safe", pure=True).load(GOOD)
     rule: dict[str, Any] = {"id": "a", "when": {"tenant": "acme"}, "require": {"country": ["$home"]}}
     policy = {"name": "p", "lists": {"home": ["NO"]}, "rules": [rule]}
     judge.validate({**whole, "policies": ["gdpr", "./ours.yaml", policy], "budgets": []})
