@@ -19,7 +19,7 @@ from router_sync.score import late_s, scores
 from router_sync.situation import Situation, situation
 from router_sync.table import LEAST_BAD, NOWHERE, Draft, Number, build, check, differs
 from streams.contract.errors import TableRefused
-from streams.contract.records import Demand, Fleet, Route, RoutingTable
+from streams.contract.records import Demand, Fleet, Policy, Route, RoutingTable, Rule
 from tests.unit.router_fleet import demand, endpoint, fleet, health, request_class, told
 
 EU_ONLY = request_class("private", jurisdictions=("IE", "NO"))
@@ -313,6 +313,14 @@ FAULTS: dict[str, Callable[[RoutingTable], RoutingTable]] = {
     "empty although": lambda t: _route(t, endpoints=(), shares=()),
     "serves no chat": lambda t: _end(t, name="moon"),
     "the fleet says": lambda t: _end(t, jurisdiction="US"),
+    "another owner": lambda t: _end(t, parent_country="DE"),
+    "a certificate more": lambda t: _end(t, certificates=("hds",)),
+    "another market": lambda t: _end(t, market="owned"),
+    "other policies": lambda t: msgspec.structs.replace(t, policies=()),
+    "other data": lambda t: _route(t, data_class="other"),
+    "other jurisdictions": lambda t: _route(t, jurisdictions=()),
+    "another origin's country": lambda t: _route(t, origin_country="US"),
+    "another tenant": lambda t: _route(t, tenant="acme"),
     "another url": lambda t: _end(t, url="http://evil:1"),
     "while others are ready": lambda t: _end(t, state="down"),
     "there twice": lambda t: msgspec.structs.replace(t, endpoints=(*t.endpoints, t.endpoints[0])),
@@ -329,8 +337,10 @@ FAULTS: dict[str, Callable[[RoutingTable], RoutingTable]] = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_table_with_a_fault_is_not_said(fault: str) -> None:
-    of = fleet([EU_ONLY, request_class("batch")])
+    no_spot = Policy(name="p", rules=(Rule(id="no-spot", deny={"market": ("spot",)}), Rule(id="wish", limit_p95_ms=9)))
+    of = msgspec.structs.replace(fleet([EU_ONLY, request_class("batch")]), policies=(no_spot,))
     good = table(of, version=2)
+    assert [rule.id for policy in good.policies for rule in policy.rules] == ["no-spot"]
     before = table(of)
     check(good, of, law_of(of), before)
     with pytest.raises(TableRefused):
