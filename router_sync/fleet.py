@@ -16,7 +16,7 @@ from ruamel.yaml.comments import CommentedMap
 
 from router_sync.misfits import Misfit, misfits
 from router_sync.policy.file import section
-from router_sync.policy.fit import cautions
+from router_sync.policy.likely import cautions
 from router_sync.reading import BadFleet, Caution, Problem, Reader, fields_of, plain, text_of, told, tree_of
 from streams.contract.records import Budget, Endpoint, Fleet, Origin, Service
 

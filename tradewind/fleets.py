@@ -8,7 +8,7 @@ import msgspec
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
-from router_sync.policy.fit import cautions
+from router_sync.policy.likely import cautions
 from streams import signals
 from streams.contract import topics
 from streams.contract.errors import BadSetting, Missing

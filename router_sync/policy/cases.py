@@ -24,7 +24,7 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
 from router_sync.policy import file
 from router_sync.policy.facts import CERTIFICATE, Facts, flows_of, of_target, requests_of
-from router_sync.policy.law import code
+from router_sync.policy.law import policies_of
 from router_sync.policy.preference import wishes_of
 from router_sync.policy.rules import Denial, Judge, Statute, words
 from router_sync.reading import BadFleet, Reader, plain, text_of, tree_of
@@ -90,7 +90,7 @@ def load(path: Path) -> Docket:
     cases = tuple(_cases(tree, reader))
     if reader.problems:
         raise BadFleet(reader.name, reader.problems)
-    return Docket(code(fleet) if fleet else policies, cases, fleet)
+    return Docket(policies_of(fleet) if fleet else policies, cases, fleet)
 
 
 def _fleet(tree: CommentedMap, reader: Reader) -> Fleet | None:

@@ -86,7 +86,7 @@ class Law:
 def law_of(fleet: Fleet) -> Law:
     """The law of `fleet`: its policies, and what its classes say of jurisdictions."""
     requests, targets = requests_of(fleet), [of_target(endpoint) for endpoint in fleet.endpoints]
-    judge = Judge(code(fleet))
+    judge = Judge(policies_of(fleet))
     may = _offered(fleet) & permitted(judge, Columns(requests), Columns(targets))
     return Law(
         rows={flow.key: row for row, flow in enumerate(flows_of(fleet))},
@@ -99,7 +99,7 @@ def law_of(fleet: Fleet) -> Law:
     )
 
 
-def code(fleet: Fleet) -> tuple[Policy, ...]:
+def policies_of(fleet: Fleet) -> tuple[Policy, ...]:
     """All policies of `fleet`, with one more made of the jurisdictions of its classes."""
     rules = tuple(
         own(class_.jurisdictions, {"service": service.name, "class": class_.name})

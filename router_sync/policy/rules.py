@@ -28,6 +28,7 @@ Effect = Literal["require", "deny", "allow", "limit_p95_ms", "weigh", "prefer"]
 EFFECTS: Final[tuple[Effect, ...]] = ("require", "deny", "allow", "limit_p95_ms", "weigh", "prefer")
 RESTRICTS: Final[frozenset[Effect]] = frozenset({"require", "deny"})
 LAW: Final[frozenset[Effect]] = RESTRICTS | {"allow"}
+DEFAULT: Final = "default"
 OWN: Final = "class"
 """The policy, by name, that is made of what classes say themselves."""
 _ASKS_TARGETS: Final[frozenset[Effect]] = LAW | {"prefer"}
@@ -135,7 +136,7 @@ class Denial(NamedTuple):
 
     policy: str
     rule: str
-    """Empty: the policy's default."""
+    """DEFAULT: none of the policy's rules allows it."""
     says: str
     """What the rule asks for, and what the target is instead."""
     reason: str = ""
@@ -144,7 +145,7 @@ class Denial(NamedTuple):
     @property
     def ref(self) -> str:
         """policy/rule"""
-        return f"{self.policy}/{self.rule or 'default'}"
+        return f"{self.policy}/{self.rule}"
 
     def __str__(self) -> str:
         """
@@ -254,7 +255,7 @@ def _denial(rule: Statute, request: Facts, target: Facts) -> Denial:
 
 def _by_default(code: Code) -> Denial:
     tried = listed([rule.rule.id for rule in code.allowing])
-    return Denial(code.name, "", f"denies what no rule allows{f', and {tried} do not' if tried else ''}")
+    return Denial(code.name, DEFAULT, f"denies what no rule allows{f', and {tried} do not' if tried else ''}")
 
 
 def _instead(fact: str, target: Facts) -> str:

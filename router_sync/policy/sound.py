@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Final, get_args
 
-from router_sync.policy.rules import EFFECTS, effects
+from router_sync.policy.rules import DEFAULT, EFFECTS, OWN, effects
 from router_sync.reading import no_country
 from streams.contract.records import Complexity, Market, Policy, Rule, Tier
 
@@ -23,11 +23,15 @@ _CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
 def unsound(policy: Policy) -> Iterator[Misfit]:
     """All that is wrong with `policy`, whatever fleet it is for; paths begin in the policy."""
     ids = [rule.id for rule in policy.rules]
+    if policy.name == OWN:
+        yield "name", policy.name, f"Take another: {OWN}/jurisdictions is what classes say themselves."
     if not ids:
         yield "rules", [], "List at least one rule."
     elif policy.default == "deny" and not any(rule.allow for rule in policy.rules):
         yield "default", "deny", "Nothing would be allowed: add a rule with `allow`, or take `default` away."
     for n, rule in enumerate(policy.rules):
+        if rule.id == DEFAULT:
+            yield f"rules[{n}].id", rule.id, f"Take another: {policy.name}/{DEFAULT} is the policy's default."
         if rule.id in ids[:n]:
             yield f"rules[{n}].id", rule.id, f"rules[{ids.index(rule.id)}] is called so already: ids are unique."
         for field, value, remedy in _unsound(rule, policy.default):

@@ -113,6 +113,8 @@ def test_one_wrong_thing_is_told_with_file_line_field_and_remedy(wrong: str, tmp
         ("{name: a, default: deny, rules: [{id: a, deny: {zone: [a]}}]}", "Nothing would be allowed"),
         ("{name: a, rules: [{id: a, deny: {zone: [a]}}, {id: a, deny: {zone: [b]}}]}", "ids are unique"),
         ("{name: a, lists: [b], rules: [{id: a, deny: {zone: [a]}}]}", "mapping of names"),
+        ("{name: class, rules: [{id: a, deny: {zone: [a]}}]}", "what classes say themselves"),
+        ("{name: a, rules: [{id: default, deny: {zone: [a]}}]}", "the policy's default"),
         ("{name: a, rules: [3]}", "mapping with an id"),
         ("{name: a, rules: [{deny: {zone: [a]}}]}", "decisions refer to"),
     ],
@@ -144,6 +146,23 @@ def test_a_class_that_is_closed_on_purpose_is_a_warning(tmp_path: Path) -> None:
         ("tradewind.yaml:9", "endpoints[0].name"),
     ]
     assert "451" in said.cautions[0].remedy
+
+
+def test_what_one_rule_closes_on_purpose_excuses_no_other(tmp_path: Path) -> None:
+    text = SMALL.replace(
+        "rtt_ms: {oslo: 5}}", "rtt_ms: {oslo: 5}}\n  - {name: south, jurisdiction: IT, rtt_ms: {oslo: 40}}"
+    )
+    rules = """\
+rules:
+  - {id: shut, when: {origin: [north]}, deny: {country: [NO]}}
+  - {id: hds, when: {origin: [south]}, require: {certificate: [hds]}}
+"""
+    (tmp_path / "p.yaml").write_text(rules)
+    with pytest.raises(BadFleet) as caught:
+        parse(f"{text}policies: [./p.yaml]\n", str(tmp_path / "tradewind.yaml"))
+    assert [(p.field, p.value) for p in caught.value.problems] == [
+        ("policies[0].rules[1]", "chat/interactive from south")
+    ]
 
 
 def test_closed_by_what_is_not_declared_is_nobodys_purpose(tmp_path: Path) -> None:
