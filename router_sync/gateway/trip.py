@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 
 from aiohttp import web
 from multidict import CIMultiDict
@@ -19,11 +20,21 @@ class Failed(Exception):
     """This attempt failed. `retry_after` as a throttling endpoint said.
 
     `unwelcome`: the endpoint refuses this gateway, not the caller; nobody else should be sent there for a while.
+    `forbidden`: its guard refuses the request by law, and has not processed it.
     """
 
-    def __init__(self, kind: ErrorKind, why: str, retry_after: str | None = None, *, unwelcome: bool = False) -> None:
+    def __init__(
+        self,
+        kind: ErrorKind,
+        why: str,
+        retry_after: str | None = None,
+        *,
+        unwelcome: bool = False,
+        forbidden: bool = False,
+    ) -> None:
         super().__init__(why)
-        self.kind, self.why, self.retry_after, self.unwelcome = kind, why, retry_after, unwelcome
+        self.kind, self.why, self.retry_after = kind, why, retry_after
+        self.unwelcome, self.forbidden = unwelcome, forbidden
 
 
 class CallerGone(Exception):
@@ -34,8 +45,8 @@ class Trip:
     """One request on its way through: what was asked, what was tried, what was sent."""
 
     __slots__ = (
-        "ask", "blame", "class_", "headers", "journal", "method", "path", "query", "request", "response", "service",
-        "streams", "table", "tried", "until_s",
+        "ask", "blame", "class_", "facts", "headers", "journal", "method", "path", "query", "request", "response",
+        "service", "streams", "table", "tried", "until_s",
     )  # fmt: skip
 
     def __init__(
@@ -52,6 +63,8 @@ class Trip:
         # as it came: decoded, a %26 would part it anew and a %0d%0a would end the line
         self.method, self.path, self.query = request.method, path, request.rel_url.raw_query_string
         self.service, self.table = ask.model, table
+        self.facts: Mapping[str, str] = {}
+        """What law asks of the request, as headers for a guard at the endpoint."""
         self.tried: list[str] = []
         self.blame: Blame | None = None
         """Set when an endpoint has answered 5xx."""

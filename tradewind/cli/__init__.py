@@ -20,6 +20,7 @@ from tradewind.cli import (
     drain,
     init,
     keys,
+    policy,
     roles,
     status,
     table,
@@ -48,6 +49,7 @@ app.command("undrain")(drain.undrain)
 app.add_typer(dead_letters.app, name="dead-letters")
 app.command("doctor")(doctor.doctor)
 app.add_typer(config.app, name="config")
+app.add_typer(policy.app, name="policy")
 app.command("version")(version.tell_version)
 app.command("worker")(roles.worker)
 app.command("gateway")(roles.gateway)
