@@ -14,7 +14,7 @@ from prometheus_client import Counter, Histogram
 
 from router_sync.client import LocalEndpoint, Pick, Picker
 from router_sync.gateway import ask as asking
-from router_sync.gateway.access import Access, class_of
+from router_sync.gateway.access import CLASS_HEADER, Access, class_of
 from router_sync.gateway.address import IDEMPOTENT, METHODS, SERVICES, check_length, http_service, openai_path
 from router_sync.gateway.ask import Ask, Upload
 from router_sync.gateway.blame import Blame
@@ -129,6 +129,7 @@ class Relay:
         if refusal is not None:
             self._requests.of(asked.model, class_, str(refusal.status)).inc()
             signals.SHED.labels(asked.model, class_, why).inc()
+            refusal.headers[CLASS_HEADER] = class_
             raise refusal
 
     async def _serve(

@@ -84,7 +84,7 @@ async def test_the_share_that_a_table_lets_in_is_served_and_the_rest_hears_429(t
             assert error(body)["code"] == "shed"
             assert error(body)["type"] == "rate_limit_error"
             assert headers["retry-after"] in ("1", "2")
-            assert headers["x-tradewind-shed"] == "table"
+            assert (headers["x-tradewind-shed"], headers[CLASS]) == ("table", "batch")
             shed = sum(status == 429 for status, _, _ in told)
             await until(lambda: counted(one, "arrived")["chat"] == 10)
             assert counted(one, "arrived")["batch"] == 40
@@ -171,6 +171,7 @@ async def test_simple_requests_go_to_the_edge_and_others_to_the_cloud(tmp_path: 
                 says = [{"role": "user", "content": "a" * length}]
                 status, headers, _ = await asked(one, class_, messages=says, **body)
                 assert status == 200
+                assert headers[CLASS] == ("small" if headers["x-tradewind-endpoint"] == "edge" else "chat")
                 return str(headers["x-tradewind-endpoint"])
 
             assert await served(200, max_tokens=50) == "edge"

@@ -26,6 +26,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = ("dashboards", "forecasting", "router_sync", "streams", "tradewind")
 DATA = (
     "tradewind/kafka_jars.json", "tradewind/demo/fleet.yaml", "tradewind/load/sample.csv.gz",
+    "tradewind/demo/scenarios/loop.yaml", "tradewind/demo/scenarios/sovereign.yaml",
     "dashboards/grafana/loop.json", "dashboards/prometheus.yml",
     "dashboards/provisioning/dashboards/tradewind.yaml", "dashboards/provisioning/datasources/prometheus.yaml",
 )  # fmt: skip
