@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +26,7 @@ from streams.settings import Settings
 from tradewind.demo import elsewhere, parts, report, rounds, scenarios
 from tradewind.demo.acts import ACTS, Stage
 from tradewind.demo.book import Book
+from tradewind.demo.callers import api_keys, targets
 from tradewind.demo.children import Children, write_api_keys
 from tradewind.demo.continued import Continued
 from tradewind.demo.folder import fresh_folder
@@ -75,7 +75,7 @@ class Play:
         self.unkept: str | None = None
         """Why the folder has no outcomes; set by its end."""
         self.broker: EmbeddedKafka | None = None
-        self.api_keys = {c.name: f"demo-{secrets.token_urlsafe(18)}" for s in self.fleet.services for c in s.classes}
+        self.api_keys = api_keys(self.fleet)
 
     async def run(self) -> report.Report:
         """The report. Stopped early (`stop` set, or cancelled) everything started is ended all the same.
@@ -260,9 +260,10 @@ class Play:
     async def _shoot(self, gateways: Mapping[str, str], began_s: float) -> None:
         """Rounds of load until the run is over or stopped."""
         number, from_s = 0, 0.0
+        called = targets(self.fleet, self.scenario, gateways, self.api_keys, self.options.stream_share)
         async with HttpSender(clock.monotonic_s) as send:
             while not self.stop.is_set() and (lasts_s := rounds.lasts_s(self.options, from_s)) > 0:
-                await self._round(number, from_s, self._targets(gateways), send)
+                await self._round(number, from_s, called, send)
                 await self._until(began_s + from_s + lasts_s)  # the last arrival may come before the round's end
                 number, from_s = number + 1, clock.monotonic_s() - began_s
 
@@ -280,19 +281,6 @@ class Play:
         """Comes back at `at_s`, monotonic seconds, or when stopped."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.stop.wait(), at_s - clock.monotonic_s())
-
-    def _targets(self, gateways: Mapping[str, str]) -> list[Target]:
-        rates = {o.name: o.demand_rps for o in self.fleet.origins}
-        service, mix, streams = self.fleet.services[0], self.scenario.mix, self.scenario.streams
-        return [
-            Target(
-                origin, c.name, url, self.api_keys[c.name], service.name, rates[origin] * mix[origin][c.name],
-                streams.get(c.name, self.options.stream_share),
-            )
-            for origin, url in gateways.items()
-            for c in service.classes
-            if c.name in mix[origin]
-        ]  # fmt: skip
 
     async def _break(self, pretend: PretendFleet) -> None:
         if self.outage is not None:
