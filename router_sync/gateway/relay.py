@@ -26,7 +26,7 @@ from router_sync.gateway.probe import Prober
 from router_sync.gateway.refusal import Refusal, error_event
 from router_sync.gateway.report import Reporter
 from router_sync.gateway.saturation import Kind
-from router_sync.gateway.shedding import Shedding
+from router_sync.gateway.shedding import SHED_HEADER, Shedding
 from router_sync.gateway.size import by_size
 from router_sync.gateway.slots import Slots
 from router_sync.gateway.trip import CallerGone, Failed, Seen, Trip
@@ -119,18 +119,17 @@ class Relay:
             self._slots.leave(caller.tenant, asked.stream)
 
     def _admit(self, asked: Ask, tenant: str, picker: Picker, class_: str) -> None:
-        refusal, why = self._slots.full(tenant, asked.stream), "limits"
-        route = picker.route(self._config.origin, class_)
+        route, refusal = picker.route(self._config.origin, class_), self._slots.full(tenant, asked.stream)
         if refusal is None and route is not None:
             session = (asked.model, tenant, asked.key) if asked.key is not None else None
             refusal = self.shedding.refusal(picker, route, self._slots.filled(asked.stream), session)
-            why = refusal.headers["x-tradewind-shed"] if refusal is not None else why
         self._reporter.arrived(asked.model, class_, shed=refusal is not None)
-        if refusal is not None:
-            self._requests.of(asked.model, class_, str(refusal.status)).inc()
-            signals.SHED.labels(asked.model, class_, why).inc()
-            refusal.headers[CLASS_HEADER] = class_
-            raise refusal
+        if refusal is None:
+            return
+        self._requests.of(asked.model, class_, str(refusal.status)).inc()
+        signals.SHED.labels(asked.model, class_, refusal.headers.get(SHED_HEADER, "limits")).inc()
+        refusal.headers[CLASS_HEADER] = class_
+        raise refusal
 
     async def _serve(
         self, request: web.BaseRequest, asked: Ask, picker: Picker, class_: str, path: str
