@@ -253,7 +253,7 @@ def table(version: int, east: float) -> RoutingTable:
 def settled(*shares: tuple[float, float], surge: str = "3x@10", **more: Any) -> float | None:
     """From tables as (when, share of the east)."""
     tables = [(at_s, table(number, east)) for number, (at_s, east) in enumerate(shares)]
-    outcomes = [outcome(12), outcome(13)]
+    outcomes = [outcome(12), outcome(13), outcome(40)]
     told: float | None = parts.measured(
         run(TIERED, outcomes=outcomes, surges=parse_surges(surge), tables=tables, **more), ["converged_s"]
     )["converged_s"]
@@ -269,6 +269,7 @@ def test_tables_have_settled_when_every_later_one_is_like_the_last() -> None:
 def test_what_never_settles_shows_and_what_was_not_measured_is_not_told() -> None:
     assert settled((5, 0.0), (12, 0.5), (20, 0.0), (30, 0.5)) == 20.0
     assert settled((5, 0.0), surge="3x@10") is None
+    assert settled((5, 0.0), (12, 0.5), (41, 0.0)) == 2.0, "a table after the load is no answer to the surge"
     assert settled((5, 0.0), (12, 0.5), surge="") is None
     assert parts.told({"converged_s": None}, ["converged_s"]) == []
 

@@ -21,6 +21,7 @@ def measure(run: Run) -> Found:
     A table that goes on moving to the end shows: then it is as long as the surge was seen.
     """
     from_s, to_s = run.surge
+    to_s = min(to_s, max((o.at_s for o in run.outcomes), default=0.0))  # what comes after the load is no answer to it
     there = [(at_s, table) for at_s, table in run.tables if from_s <= at_s < to_s]
     if not there:
         return {"converged_s": None}
