@@ -14,7 +14,7 @@ from prometheus_client import Counter, Histogram
 
 from router_sync.client import LocalEndpoint, Pick, Picker
 from router_sync.gateway import ask as asking
-from router_sync.gateway.access import Access, class_of, shown_by
+from router_sync.gateway.access import CLASS_HEADER, Access, class_of, shown_by
 from router_sync.gateway.address import IDEMPOTENT, METHODS, SERVICES, check_length, http_service, openai_path
 from router_sync.gateway.ask import Ask, Upload
 from router_sync.gateway.blame import Blame
@@ -27,7 +27,7 @@ from router_sync.gateway.probe import Prober
 from router_sync.gateway.refusal import Refusal, error_event
 from router_sync.gateway.report import Reporter
 from router_sync.gateway.saturation import Kind
-from router_sync.gateway.shedding import Shedding
+from router_sync.gateway.shedding import SHED_HEADER, Shedding
 from router_sync.gateway.size import by_size
 from router_sync.gateway.slots import Slots
 from router_sync.gateway.trip import CallerGone, Failed, Seen, Trip
@@ -135,17 +135,17 @@ class Relay:
         raise Refusal(451, "forbidden_by_law", f"{says}: {why}.", headers={"x-tradewind-rules": rules[:_RULES_BYTES]})
 
     def _admit(self, asked: Ask, tenant: str, picker: Picker, class_: str) -> None:
-        refusal, why = self._slots.full(tenant, asked.stream), "limits"
-        route = picker.route(self._config.origin, class_)
+        route, refusal = picker.route(self._config.origin, class_), self._slots.full(tenant, asked.stream)
         if refusal is None and route is not None:
             session = (asked.model, tenant, asked.key) if asked.key is not None else None
             refusal = self.shedding.refusal(picker, route, self._slots.filled(asked.stream), session)
-            why = refusal.headers["x-tradewind-shed"] if refusal is not None else why
         self._reporter.arrived(asked.model, class_, shed=refusal is not None)
-        if refusal is not None:
-            self._requests.of(asked.model, class_, str(refusal.status)).inc()
-            signals.SHED.labels(asked.model, class_, why).inc()
-            raise refusal
+        if refusal is None:
+            return
+        self._requests.of(asked.model, class_, str(refusal.status)).inc()
+        signals.SHED.labels(asked.model, class_, refusal.headers.get(SHED_HEADER, "limits")).inc()
+        refusal.headers[CLASS_HEADER] = class_
+        raise refusal
 
     async def _serve(
         self, request: web.BaseRequest, caller: Caller, asked: Ask, picker: Picker, class_: str, path: str

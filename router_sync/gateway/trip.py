@@ -9,6 +9,7 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 from router_sync.client import Pick
+from router_sync.gateway.access import CLASS_HEADER
 from router_sync.gateway.ask import Ask
 from router_sync.gateway.blame import Blame
 from router_sync.gateway.events import UNKNOWN, Tokens
@@ -84,6 +85,7 @@ class Trip:
         """Say in `headers` who served."""
         headers["x-tradewind-endpoint"] = pick.endpoint.name
         headers["x-tradewind-region"] = pick.endpoint.region
+        headers[CLASS_HEADER] = self.class_
         headers["x-tradewind-table"] = self.table
         headers["x-tradewind-attempts"] = str(len(self.tried))
         headers["Server"] = "tradewind"

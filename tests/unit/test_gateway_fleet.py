@@ -16,7 +16,6 @@ from streams.contract.errors import TableRefused
 from streams.contract.records import Endpoint, Fleet, Route, RoutingTable, Service, TableEndpoint
 from tests.unit.router_fleet import endpoint, fleet
 
-
 READY = _Now("ready", 100.0, 0.0, 100.0, None)
 
 
