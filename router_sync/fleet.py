@@ -28,7 +28,7 @@ from streams.contract.records import Endpoint, Fleet, Origin, RequestClass, Serv
 
 _PARTS: Final[dict[str, type[msgspec.Struct]]] = {"services": Service, "origins": Origin, "endpoints": Endpoint}
 _TOP: Final = ("fleet", "version", *_PARTS)
-ELSEWHERE: Final = ("settings", "gateway")
+ELSEWHERE: Final = ("settings", "gateway", "actuators")
 """Sections of the same file that others read: `tradewind.config`."""
 
 

@@ -68,6 +68,16 @@ class Hands:
             return None, Trouble("later", repr(error))
 
 
+def examine(section: Actuators, around: Around) -> None:
+    """Open all actuators and close them again: raises Stop for what they lack, before anything runs."""
+
+    async def look() -> None:
+        async with opened(section, around):
+            pass
+
+    asyncio.run(look())
+
+
 @contextlib.asynccontextmanager
 async def opened(section: Actuators, around: Around) -> AsyncIterator[Act]:
     """Runs errands while the context lasts. Raises Stop for what an actuator lacks: a package, a secret, a port."""
@@ -77,5 +87,4 @@ async def opened(section: Actuators, around: Around) -> AsyncIterator[Act]:
             acts = section.acts(entry)
             actuator = await stack.enter_async_context(KINDS[entry.kind].opened(entry, acts, around))
             arms.append(_Arm(entry, actuator, asyncio.Semaphore(AT_ONCE)))
-            signals.event("actuator_open", kind=entry.kind, pool=entry.pool, mode="act" if acts else "dry_run")
         yield Hands(section, arms, around).run

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from typing import Final
 
 from router_sync.actuators.bounds import Bounds, clamped
 from router_sync.actuators.entry import Entry
 from router_sync.actuators.standing import Patience, Standing
 from streams.contract.records import Capacity, CapacityPlan
 
-_LONGEST = 2000
-_WHY = 300
+UNDER_WAY: Final = "under way"
+"""Is in the note while the plan in force is being carried out."""
+_LONGEST: Final = 2000
+_WHY: Final = 300
 """Of a reason this much is said."""
 
 
@@ -62,7 +65,8 @@ def _of_plan(plan: CapacityPlan, standing: Standing, bounds: Bounds, entry: Entr
         yield _again("not carried out", standing.doing)
     else:
         until_s, what = standing.waits_for(plan, goal, entry, now_s)
-        yield f"{goal} wanted, waits until {_clock(until_s)}: {what}" if now_s < until_s else f"{goal} wanted"
+        waits = f"waits until {_clock(until_s)}: {what}" if now_s < until_s else UNDER_WAY
+        yield f"{goal} wanted, {waits}"
 
 
 def _by(plan: CapacityPlan) -> str:

@@ -142,7 +142,7 @@ def test_credentials_of_endpoints_are_told_to_gateways_and_not_to_workers(tmp_pa
     secrets = referenced(section.fields["upstreams"])
     assert secrets == {"EU_KEY", "EXTRA_KEY"}
     environ = {"PATH": "/bin", "EU_KEY": "a", "EXTRA_KEY": "b"}
-    children = Children(Settings(state_dir=tmp_path), environ, not_for_workers=secrets)
+    children = Children(Settings(state_dir=tmp_path), environ, of_gateways=secrets)
     workers, gateways = children._workers._environ, children._gateways._environ
     assert workers is not None
     assert gateways is not None
