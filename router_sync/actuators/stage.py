@@ -155,7 +155,7 @@ class CarryOut:
         standing, entry = _of(state, errand.on), self.entry(errand.on)
         if errand.what is not None:
             standing.take(errand.what, what, entry)
-            _tell(errand.on, errand.what, what, entry)
+            _tell(errand.on, errand.what, what, entry, again=standing.doing.tries > 1)
         for took_s in standing.look(what):
             signals.LAUNCH_S.labels(entry.kind).observe(took_s)
         if standing.looking.tries == 1:
@@ -193,12 +193,15 @@ def _differs(last: Capacity, now: Capacity) -> bool:
     return msgspec.structs.replace(now, at_s=last.at_s) != last
 
 
-def _tell(pool: str, order: Order, what: Brought, entry: Entry) -> None:
-    """One event and one count of an order: taken, said (not done, on purpose), refused, later or stop."""
+def _tell(pool: str, order: Order, what: Brought, entry: Entry, *, again: bool) -> None:
+    """A count of what came of an order: taken, said (not done, on purpose), refused, later or stop. And an event,
+    unless it came of it before."""
     receipt, trouble = what.receipt, what.trouble
     outcome = trouble.kind if trouble is not None else "taken" if receipt is not None and receipt.taken else "said"
     why = trouble.why if trouble is not None else receipt.note if receipt is not None else ""
     signals.PLANS.labels(entry.kind, outcome).inc()
+    if again:
+        return
     level: signals.Level = "warning" if trouble is not None else "info"
     signals.event(
         "plan_carried_out" if outcome == "taken" else "plan_not_carried_out", level, pool=pool, kind=entry.kind,
