@@ -1,4 +1,4 @@
-"""What holds for every actuator, whatever it speaks: each against a server that speaks the real protocol and refuses."""
+"""What holds for every actuator, whatever it speaks: each against a server that speaks as the real one, and refuses."""
 
 from __future__ import annotations
 
@@ -30,6 +30,8 @@ from tests.contract.stand_ins.webhook import Receiver
 
 POOL = "aws/eu-west/rack-7/l4/owned"
 KEY = b"0123456789abcdef0123456789abcdef"
+NOTHING = Around()
+MESSAGES = "router_sync.actuators.keda_pb.externalscaler_pb2"
 
 
 def plan(want: int, plan_id: str = "p-1", **more: Any) -> CapacityPlan:
@@ -49,7 +51,7 @@ class House:
     """An entry whose target is not there."""
     away: Entry
     """An entry whose other side does not answer."""
-    around: Around = Around()
+    around: Around = NOTHING
 
     def opened(self, acts: bool = True, entry: Entry | None = None) -> AbstractAsyncContextManager[Actuator]:
         chosen = entry or self.entry
@@ -224,8 +226,7 @@ async def test_a_target_that_is_not_there_needs_a_human(house: House) -> None:
         ("kubernetes", {"namespace": "n", "name": "x"}, ["kubernetes"], "kubernetes"),
         ("aws_asg", {"region": "eu-west-1", "group": "g"}, ["boto3"], "aws"),
         ("keda", {"port": 0, "http_port": None}, ["grpc"], "keda"),
-        ("keda", {"port": 0, "http_port": None}, ["google.protobuf", "router_sync.actuators.keda_pb.externalscaler_pb2"],
-         "keda"),
+        ("keda", {"port": 0, "http_port": None}, ["google.protobuf", MESSAGES], "keda"),
     ],
 )  # fmt: skip
 async def test_a_package_that_is_not_installed_is_named_with_its_extra(

@@ -1,4 +1,4 @@
-"""A cloud in virtual time, for tests of who carries plans out: launches take a while, some fail, the API can be away."""
+"""A cloud in virtual time, for tests of who carries plans out: launches take a while, and may fail."""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from router_sync.actuators.protocol import Receipt
@@ -275,7 +277,7 @@ def test_a_pool_whose_actuator_fails_is_tried_ever_more_seldom_and_holds_up_no_o
     shop.plan(5, "q1", pool=well)
     shop.run(120)
     tries = [at_s for pool, plan_id, _, at_s in shop.cloud.ran if (pool, plan_id) == (sick, "p1")]
-    gaps = [round(b - a) for a, b in zip(tries, tries[1:], strict=False)]
+    gaps = [round(b - a) for a, b in pairwise(tries)]
     assert gaps[1:5] == [2, 4, 8, 16], "the first is a second, at the tick after it"
     assert ("q1", 5) in [done[:2] for done in shop.cloud.done]
     assert "p1: not carried out, tried 7 times, again at" in shop.last.note

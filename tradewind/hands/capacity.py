@@ -154,8 +154,8 @@ async def _answer(consumer: Any, place: Any, pool: str, plan: CapacityPlan) -> C
         return last
     raise Missing(
         f"The plan for {pool} was sent, and no actuator has said anything to it within {WAIT_S:g} s",
-        "It stands, and is carried out as soon as one reads it: does a `tradewind worker actuators` run? In case it was "
-        "refused: `tradewind dead-letters list --topic capacity-plan.v1`",
+        "It stands, and is carried out as soon as one reads it: does a `tradewind worker actuators` run? In case it "
+        "was refused: `tradewind dead-letters list --topic capacity-plan.v1`",
     )
 
 

@@ -51,7 +51,7 @@ def make_group(url: str, name: str, *, least: int = 1, most: int = 10, desired: 
 
 
 class Front:
-    """Stands before moto. `busy`: answers of Throttling still to give; `denied`: actions; `failed`: ids of activities."""
+    """Stands before moto. `busy`: answers of Throttling to give; `denied`: actions; `failed`: ids of activities."""
 
     def __init__(self, moto_url: str) -> None:
         self._moto = moto_url

@@ -1,7 +1,8 @@
-"""A Kubernetes API as far as scaling needs it: objects, their scale, HPAs, ScaledObjects; rights, versions, throttling.
+"""A Kubernetes API as far as scaling needs it: objects, their scale, autoscalers; rights, versions, throttling.
 
-What it refuses, and how: 401 without the token, 403 without the right, 404 for what is not there, 409 for a version that
-is not the newest, 415 for a kind of patch that the resource does not take, 422 for replicas that are none, 429 on demand.
+What it refuses, and how: 401 without the token, 403 without the right, 404 for what is not there, 409 for a version
+that is not the newest, 415 for a kind of patch that the resource does not take, 422 for replicas that are none, 429 on
+demand.
 """
 
 from __future__ import annotations
