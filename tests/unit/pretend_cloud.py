@@ -54,6 +54,8 @@ class Cloud:
     """True: launches never become ready."""
     ran: list[tuple[str, str | None, int | None, float]] = field(default_factory=list)
     """Pool, plan id and number (None: a look), and when."""
+    failures: set[tuple[str, float]] = field(default_factory=set)
+    """Pool and time of what was answered by trouble."""
 
     def act(self, errand: Errand, now_s: float) -> Brought:
         pool, order = errand.on, errand.what
@@ -61,6 +63,7 @@ class Cloud:
         plan = None if order is None else order.plan
         self.ran.append((pool, plan and plan.plan_id, plan and plan.want, now_s - T0))
         if (trouble := self.trouble.get(pool)) is not None:
+            self.failures.add((pool, now_s - T0))
             return Brought(now_s, now_s, blind=trouble, trouble=trouble if order else None)
         target = self.targets.setdefault(pool, Target())
         receipt = self._take(target, plan.want, now_s) if plan is not None else None
