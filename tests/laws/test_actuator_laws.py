@@ -44,32 +44,31 @@ def plans(draw: st.DrawFn) -> dict[str, Any]:
     operator = draw(st.booleans()) and draw(st.booleans())
     return {
         "want": draw(st.integers(0, 15)),
-        "late_s": draw(st.sampled_from([0.0, 0.0, 0.0, 30.0])),
-        "old_s": draw(st.sampled_from([0.0, 0.0, 5.0, 1000.0])),
+        "late_s": draw(st.sampled_from([0.0, 0.0, 0.0, 0.0, 30.0])),
+        "old_s": draw(st.sampled_from([0.0, 0.0, 0.0, 0.0, 5.0, 1000.0])),
         "by": "ann" if operator else "",
         "for_s": draw(st.sampled_from([50.0, 200.0])),
     }
 
 
-troubles = st.sampled_from(
-    [
-        None,
-        None,
-        Trouble("later", "away"),
-        Trouble("later", "busy", 30.0),
-        Trouble("refused", "no"),
-        Trouble("stop", "no"),
-    ]
+TROUBLES = (
+    *[None] * 8,
+    Trouble("later", "away"),
+    Trouble("later", "busy", 30.0),
+    Trouble("refused", "no"),
+    Trouble("stop", "no"),
 )
+troubles = st.sampled_from(TROUBLES)
 deeds = st.lists(
     st.builds(
         Deed,
-        after_s=st.floats(0, 90),
-        plan=st.one_of(st.none(), plans(), plans()),
-        pool=st.integers(0, 1),
+        after_s=st.one_of(st.floats(0, 15), st.floats(0, 90)),
+        plan=st.one_of(plans(), plans(), st.none()),
+        pool=st.sampled_from([0, 0, 1]),
         trouble=troubles,
         stuck=st.booleans(),
     ),
+    min_size=1,
     max_size=8,
 )
 
@@ -177,8 +176,9 @@ def heard(draw: st.DrawFn) -> list[tuple[Topic, str, msgspec.Struct | None]]:
     for number in range(draw(st.integers(0, 4))):
         pool = draw(st.sampled_from(POOLS))
         word = Capacity(
-            pool=pool, at_s=T0 + number, ready=draw(st.integers(0, 5)), plan_id=draw(st.sampled_from([None, "p0", "p1"])),
-            held_until_s=draw(st.sampled_from([None, T0 + 60, T0 + 500])), failed=draw(st.integers(0, 3)),
+            pool=pool, at_s=T0 + number, ready=draw(st.integers(0, 5)),
+            plan_id=draw(st.sampled_from([None, "p0", "p1"])), failed=draw(st.integers(0, 3)),
+            held_until_s=draw(st.sampled_from([None, T0 + 60, T0 + 500])),
         )  # fmt: skip
         said.append((topics.CAPACITY, pool, word))
     return said

@@ -83,6 +83,8 @@ def _entry(given: Any, path: str, reader: Reader) -> Entry | None:
         reader.lines[f"{path}.kind"] = int(given.lc.data["kind"][0]) + 1
         reader.wrong(f"{path}.kind", plain(given["kind"]), meant(str(given["kind"]), list(KINDS)))
         return None
+    known = {info.encode_name for info in msgspec.structs.fields(kind.entry)}
+    reader.private |= {f"{path}.{field}" for field in given if field not in known}  # a secret that is misspelt
     made = reader.struct(kind.entry, given, path)
     return None if made is None else msgspec.convert(made, kind.entry, dec_hook=_path)
 
