@@ -24,13 +24,15 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     forgets: ClassVar[bool] = False
     """Whether what was set ends with this process: the next owner then carries the last plan out again."""
     kind: str
+    """Which actuator."""
     pool: Pattern
     """Of provider/region/zone/instance/market, where * stands for anything, even several parts."""
     mode: Mode | None = None
     """dry_run says what it would do, act does it; None: as the section says."""
     least: Many = 0
-    """Beside `least_replicas` and `most_replicas` of the fleet: the narrower bounds hold."""
+    """Beside `least_replicas` of the fleet: the higher one holds."""
     most: Many | None = None
+    """Beside `most_replicas` of the fleet: the lower one holds."""
     most_step: Annotated[int, Meta(ge=1, le=100_000)] | None = None
     """Replicas added or taken away at once; None: as many as planned, so that a surge may jump."""
     cool_down_s: Wait = 300.0
