@@ -15,8 +15,10 @@ instances are not counted as ready. Instances with weights count by their weight
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterable, Mapping
+import math
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any, Final, Literal
 
@@ -48,6 +50,8 @@ _ATTEMPTS: Final = 3
 """Of one call, with AWS's own backoff; then the pool waits."""
 _CONNECT_S: Final = 3.0
 _ACTIVITIES: Final = 20
+_AT_ONCE: Final = 100
+"""Groups that AWS describes in one answer."""
 
 
 class AwsAsgEntry(Entry, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -128,20 +132,19 @@ class AwsAsg:
         self._entry, self._acts, self._client, self._call = entry, acts, client, call
         self._failed: dict[str, tuple[set[str], set[str]]] = {}
         """Group to failed launches: those from before we looked first, and all."""
+        self._groups: dict[str, Mapping[str, Any] | None] = {}
+        """Those we were asked for, as they were at the last look; None: not there."""
+        self._looked_at_s = -math.inf
+        self._looking = asyncio.Lock()
 
     async def observe(self, pool: str) -> Replicas | None:
         name = filled(self._entry.group, pool)
-        group = await self._group(name)
-        seen = of_group(group)
-        return (
-            seen._replace(failed=await self._failures(name))
-            if seen.starting
-            else seen._replace(failed=self._known(name))
-        )
+        seen = of_group(await self._lately(name))
+        return seen._replace(failed=await self._failures(name) if seen.starting else self._known(name))
 
     async def apply(self, plan: CapacityPlan) -> Receipt:
         name = filled(self._entry.group, plan.pool)
-        group = await self._group(name)
+        group = _there(name, (await self._described([name]))[name], self._entry)
         (want, limit), before = within(group, plan.want), group["DesiredCapacity"]
         if not self._acts:
             rehearsed = would(want, f"set {name} from {before} to")
@@ -150,16 +153,29 @@ class AwsAsg:
             f"set the desired capacity of {name}", "set_desired_capacity", AutoScalingGroupName=name,
             DesiredCapacity=want, HonorCooldown=False,
         )  # fmt: skip
+        self._looked_at_s = -math.inf
         return Receipt(want, note=f"{name} set from {before} to {want}{limit}")
 
-    async def _group(self, name: str) -> Mapping[str, Any]:
-        found = await self._ask(f"describe {name}", "describe_auto_scaling_groups", AutoScalingGroupNames=[name])
-        groups: list[Mapping[str, Any]] = found["AutoScalingGroups"]
-        if not groups:
-            raise Stop(
-                f"There is no Auto Scaling group {name} in {self._entry.region}", "Correct its name or its region"
-            )
-        return groups[0]
+    async def _lately(self, name: str) -> Mapping[str, Any]:
+        """The group as it was less than half a look ago: one question for all groups, since AWS counts questions."""
+        async with self._looking:
+            now_s = asyncio.get_running_loop().time()
+            if name not in self._groups or now_s - self._looked_at_s > self._entry.observe_s / 2:
+                self._groups = await self._described([*self._groups, name])
+                self._looked_at_s = now_s
+            return _there(name, self._groups[name], self._entry)
+
+    async def _described(self, names: Sequence[str]) -> dict[str, Mapping[str, Any] | None]:
+        """Groups by name; None where there is none."""
+        found: dict[str, Mapping[str, Any] | None] = dict.fromkeys(names)
+        for first in range(0, len(found), _AT_ONCE):
+            some = [*found][first : first + _AT_ONCE]
+            said = await self._ask(
+                f"describe {', '.join(some[:3])}", "describe_auto_scaling_groups", AutoScalingGroupNames=some,
+                MaxRecords=_AT_ONCE,
+            )  # fmt: skip
+            found |= {group["AutoScalingGroupName"]: group for group in said["AutoScalingGroups"]}
+        return found
 
     async def _failures(self, name: str) -> int:
         """Launches that failed since we looked first; without the right to see them, those known."""
@@ -181,6 +197,12 @@ class AwsAsg:
 
     async def _ask(self, what: str, method: str, **given: Any) -> Any:
         return await self._call(_asked, what, partial(getattr(self._client, method), **given))
+
+
+def _there(name: str, group: Mapping[str, Any] | None, entry: AwsAsgEntry) -> Mapping[str, Any]:
+    if group is None:
+        raise Stop(f"There is no Auto Scaling group {name} in {entry.region}", "Correct its name or its region")
+    return group
 
 
 def _asked(what: str, ask: Any) -> Any:

@@ -271,7 +271,7 @@ class Kubernetes(Eyes):
             await self.ask(f"annotate {target}", "patch_namespaced_custom_object", *target, **how)
         except Denied:
             self._annotates = False
-        except (Later, Refused, Stop):
+        except (Later, Quicker, Refused, Stop):
             pass
 
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
+import msgspec
 import pytest
 
 from router_sync.actuators import aws_asg
 from router_sync.actuators.around import Around
 from router_sync.actuators.aws_asg import AwsAsg, AwsAsgEntry
-from router_sync.actuators.protocol import Later
+from router_sync.actuators.protocol import Later, Replicas
 from streams.contract.errors import Refused, Stop
 from streams.contract.records import CapacityPlan
 from tests.contract.stand_ins import aws
@@ -122,14 +124,13 @@ async def test_a_call_that_is_throttled_once_or_twice_goes_through(front: aws.Fr
         front.busy = 2
         assert await ours.observe(POOL) is not None
         assert front.asked == ["DescribeAutoScalingGroups"] * 3
-        front.busy = 3
+        front.busy, ours._looked_at_s = 3, 0.0
         with pytest.raises(Later, match="Throttling"):
             await ours.observe(POOL)
 
 
 async def test_launches_that_fail_after_we_looked_first_are_counted(front: aws.Front) -> None:
     front.failed = ["old"]
-    pending = {**GROUP, "AutoScalingGroupName": "vllm-eu-west-1a"}
     async with actuator(front) as ours:
         assert await ours._failures("g") == 0
         front.failed = ["old", "new-1", "new-2"]
@@ -138,7 +139,27 @@ async def test_launches_that_fail_after_we_looked_first_are_counted(front: aws.F
         assert await ours._failures("g") == 3, "activities grow old, and stay counted"
         front.denied = {"DescribeScalingActivities"}
         assert await ours._failures("g") == 3
-    assert pending
+
+
+async def test_many_pools_are_looked_at_with_one_question_and_one_that_lacks_holds_up_no_other(
+    front: aws.Front, moto_url: str
+) -> None:
+    for zone in ("z1", "z2"):
+        await asyncio.to_thread(aws.make_group, moto_url, f"vllm-{zone}")
+    pools = [f"aws/eu-west/{zone}/g6/spot" for zone in ("z1", "z2", "nobody")]
+    async with actuator(front) as ours:
+        await asyncio.gather(*(ours.observe(pool) for pool in pools), return_exceptions=True)
+        front.asked.clear()
+        ours._looked_at_s = 0.0
+        one, two, lacks = await asyncio.gather(*(ours.observe(pool) for pool in pools), return_exceptions=True)
+        assert front.asked == ["DescribeAutoScalingGroups"]
+        assert isinstance(one, Replicas)
+        assert isinstance(two, Replicas)
+        assert "no Auto Scaling group vllm-nobody" in str(lacks)
+        await ours.apply(msgspec.structs.replace(plan(3), pool=pools[0]))
+        seen = await ours.observe(pools[0])
+        assert seen is not None
+        assert seen.want == 3, "what was set is seen at once"
 
 
 async def test_in_a_dry_run_the_groups_bounds_are_rehearsed_too(front: aws.Front) -> None:

@@ -86,6 +86,7 @@ def _actuate(settings: Settings, config: Path | None, port: int) -> int:
     around = Around(environment())
     examine(section, around)
     acting = [entry.pool for entry in section.pools if section.acts(entry)]
+    signals.event("actuators_begin", acting=acting, mode=section.mode, entries=len(section.pools))
     does = f"plans for {', '.join(acting)} are carried out" if acting else "nothing is changed"
     print(f"tradewind: {does}; of all other pools it is said what would be done", file=sys.stderr)
     steps = router_sync.flow.actuator_steps(settings, section)
