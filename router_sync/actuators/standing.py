@@ -152,7 +152,7 @@ class Standing:
         """What the target is set to, as far as is known."""
         return self.seen.want if self.seen is not None and self.seen.want is not None else self.set_to
 
-    def waits_for(self, plan: CapacityPlan, goal: int, entry: Entry, now_s: float) -> tuple[float, str]:
+    def waits_for(self, plan: CapacityPlan, goal: int, entry: Entry) -> tuple[float, str]:
         """Until when `plan` is not carried out yet, and for what."""
         cool_at_s = self.cools_from_s + entry.cool_down_s
         shrinks = goal < (plan.have if (now := self.current()) is None else now) and not plan.by
@@ -165,7 +165,7 @@ class Standing:
         if plan is None or plan.plan_id == self.answered or self.grown_old(plan, entry, now_s):
             return None
         goal, _ = clamped(plan.want, bounds, entry)
-        if self.looked_at_s == -math.inf or now_s < self.waits_for(plan, goal, entry, now_s)[0]:
+        if self.looked_at_s == -math.inf or now_s < self.waits_for(plan, goal, entry)[0]:
             return None
         step = one_step(self.current(), goal, entry)
         name = plan.plan_id if step == goal else f"{plan.plan_id[:100]}+{step}"

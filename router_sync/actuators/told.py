@@ -64,7 +64,7 @@ def _of_plan(plan: CapacityPlan, standing: Standing, bounds: Bounds, entry: Entr
     elif standing.doing.tries:
         yield _again("not carried out", standing.doing)
     else:
-        until_s, what = standing.waits_for(plan, goal, entry, now_s)
+        until_s, what = standing.waits_for(plan, goal, entry)
         waits = f"waits until {_clock(until_s)}: {what}" if now_s < until_s else UNDER_WAY
         yield f"{goal} wanted, {waits}"
 
