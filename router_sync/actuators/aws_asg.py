@@ -94,7 +94,7 @@ def within(group: Mapping[str, Any], want: int) -> tuple[int, str]:
     """`want` within the group's own bounds, and a note where they were met.
 
     >>> within({"MinSize": 1, "MaxSize": 10}, 50)
-    (10, ", not 50: its MaxSize is 10")
+    (10, ', not 50: its MaxSize is 10')
     """
     if want > group["MaxSize"]:
         return int(group["MaxSize"]), f", not {want}: its MaxSize is {group['MaxSize']}"

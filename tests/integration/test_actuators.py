@@ -207,7 +207,8 @@ def file_of(mine: Settings, api: StandIn, folder: Path, mode: str) -> Path:
         ],
     }  # fmt: skip
     path = folder / "tradewind.yaml"
-    path.write_text(json.dumps({"settings": {"tick_s": 0.2}, "actuators": section}))
+    quick = {"tick_s": 0.2, "session_timeout_s": 2.0, "heartbeat_s": 0.3}
+    path.write_text(json.dumps({"settings": quick, "actuators": section}))
     return path
 
 
@@ -267,6 +268,23 @@ async def test_an_operator_plans_sees_and_releases_and_a_dry_run_changes_nothing
 
 async def _released(mine: Settings) -> bool:
     return (await said(mine)).held_until_s is None
+
+
+async def test_when_a_worker_is_killed_the_one_that_stands_by_goes_on(
+    mine: Settings, api: StandIn, tmp_path: Path
+) -> None:
+    thing = api.add("vllm-rack-7")
+    api.add("vllm-rack-8")
+    file = file_of(mine, api, tmp_path, "act")
+    async with worker(mine, file) as first:
+        await plan(mine, 5, "p-1")
+        await until(lambda: receipted(mine, "p-1", 5))
+        async with worker(mine, file):
+            first.kill()
+            await first.wait()
+            await plan(mine, 6, "p-2")
+            await until(lambda: receipted(mine, "p-2", 6), 40)
+            assert thing.managers == ["tradewind"] * 4, "two plans, each set and noted once"
 
 
 async def test_what_an_operator_types_wrongly_is_answered_with_what_is_right(mine: Settings) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import doctest
 import time
 from typing import Any
 
 import msgspec
 import pytest
 
-from router_sync.actuators import hands
+from router_sync.actuators import aws_asg, bounds, entry, hands, kubernetes, launches, told, webhook
 from router_sync.actuators.around import Around, threads
 from router_sync.actuators.bounds import Bounds, bounds_of, clamped
 from router_sync.actuators.dry_run import DryRunEntry
@@ -41,13 +42,13 @@ def test_the_first_entry_that_fits_has_a_pool_and_what_none_fits_is_dry_run() ->
 
 
 @pytest.mark.parametrize(
-    ("section", "entry", "acts"),
+    ("section", "own", "acts"),
     [("dry_run", None, False), ("act", None, True), ("dry_run", "act", True), ("act", "dry_run", False)],
 )
 def test_an_entrys_mode_goes_before_the_sections_and_the_default_does_nothing(
-    section: Any, entry: Any, acts: bool
+    section: Any, own: Any, acts: bool
 ) -> None:
-    assert Actuators(mode=section).acts(CloudEntry(pool="*", mode=entry)) == acts
+    assert Actuators(mode=section).acts(CloudEntry(pool="*", mode=own)) == acts
     assert not Actuators(mode="act").acts(DryRunEntry(pool="*", mode="act"))
     assert Actuators().mode == "dry_run"
 
@@ -71,29 +72,30 @@ def test_bounds_are_those_of_all_endpoints_of_a_pool_together() -> None:
 
 
 def test_where_bounds_cross_the_upper_one_holds() -> None:
-    entry = CloudEntry(pool="*", least=9)
-    assert clamped(1, Bounds(least=2, most=4), entry) == (4, "wants 1, the actuator's least is 9")
+    assert clamped(1, Bounds(least=2, most=4), CloudEntry(pool="*", least=9)) == (
+        4,
+        "wants 1, the actuator's least is 9",
+    )
 
 
 # ---------------------------------------------------------------- launches
 
 
 def test_nine_in_ten_launches_were_as_quick_as_the_cold_start_says() -> None:
-    launches = Launches(took_s=[float(n) for n in range(1, 21)])
-    assert launches.cold_start_s == 18.0
+    assert Launches(took_s=[float(n) for n in range(1, 21)]).cold_start_s == 18.0
     assert Launches(took_s=[5.0, 6.0], before_s=40.0).cold_start_s == 40.0
     assert Launches(took_s=[5.0]).cold_start_s is None
 
 
 def test_the_oldest_launch_is_ready_first_and_only_the_last_are_looked_back_on() -> None:
-    launches = Launches()
-    launches.begin(2, 100.0)
-    launches.begin(1, 110.0)
-    assert launches.arrive(1, 130.0) == [30.0]
-    assert launches.arrive(5, 140.0) == [40.0, 30.0], "what else became ready was not ours"
-    launches.begin(50, 0.0)
-    launches.arrive(50, 7.0)
-    assert launches.took_s == [7.0] * KEPT
+    mine = Launches()
+    mine.begin(2, 100.0)
+    mine.begin(1, 110.0)
+    assert mine.arrive(1, 130.0) == [30.0]
+    assert mine.arrive(5, 140.0) == [40.0, 30.0], "what else became ready was not ours"
+    mine.begin(50, 0.0)
+    mine.arrive(50, 7.0)
+    assert mine.took_s == [7.0] * KEPT
 
 
 def test_patience_is_three_cold_starts_measured_before_declared_and_a_minute_at_least() -> None:
@@ -111,6 +113,15 @@ def test_waits_double_up_to_a_minute_and_one_success_ends_them() -> None:
     patience.over()
     patience.failed(Trouble("stop", "no right"), 0.0)
     assert patience.again_at_s == 60
+
+
+# ---------------------------------------------------------------- examples
+
+
+@pytest.mark.parametrize("module", [aws_asg, bounds, entry, kubernetes, launches, told, webhook])
+def test_examples_in_the_code_say_what_comes_back(module: Any) -> None:
+    failed, tried = doctest.testmod(module)
+    assert (failed, tried > 0) == (0, True)
 
 
 # ---------------------------------------------------------------- hands
@@ -200,6 +211,6 @@ async def test_a_thread_that_hangs_is_not_waited_for() -> None:
 
 def test_what_an_actuator_lacks_is_found_before_anything_runs() -> None:
     hands.examine(Actuators(), Around())
-    entry = WebhookEntry(pool="*", url="https://hook.example", secret=Reference(env="HOOK"))
+    hook = WebhookEntry(pool="*", url="https://hook.example", secret=Reference(env="HOOK"))
     with pytest.raises(Stop, match="HOOK"):
-        hands.examine(Actuators(pools=(entry,)), Around())
+        hands.examine(Actuators(pools=(hook,)), Around())
