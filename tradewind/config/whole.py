@@ -58,7 +58,7 @@ def parse(text: str, path: Path) -> Whole:
             reader.wrong(at, value, remedy)
     if reader.problems or fleet is None:
         raise BadFleet(name, sorted(reader.problems, key=_line))
-    return Whole(path, text, fleet, settings, gateway, reader.lines, section)
+    return Whole(path, text, fleet, settings, gateway, reader.lines, actuators=section)
 
 
 def _tree_of(text: str, name: str) -> CommentedMap:
