@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from router_sync.actuators.section import Actuators
+from router_sync.actuators.stage import CarryOut
 from router_sync.score import Rates
 from router_sync.sign import Signer, Trust, seal_with
 from router_sync.stage import Router
@@ -49,5 +51,25 @@ def steps(settings: Settings, signer: Signer, *others: Signer, trust: Trust | No
             every_s=settings.tick_s,
             after_s=AFTER_SHARE * settings.tick_s,
             seal=seal_with(signers),
+        ),
+    )
+
+
+def actuator_steps(settings: Settings, section: Actuators | None = None) -> tuple[Step, ...]:
+    """Who carries plans out. All inputs have one partition: one worker acts, another stands by.
+
+    What it said itself comes back with the rest, so that whoever takes over does nothing twice.
+    """
+    return (
+        Step(
+            name="actuators",
+            reads=(
+                Reads(topics.FLEET, Earliest()),
+                Reads(topics.CAPACITY_PLAN, Earliest(), tombstones=True),
+                Reads(topics.CAPACITY, Earliest()),
+            ),
+            writes=(topics.CAPACITY, topics.DEAD_LETTERS),
+            stage=CarryOut(section or Actuators()),
+            every_s=settings.tick_s,
         ),
     )

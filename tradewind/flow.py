@@ -17,7 +17,7 @@ from router_sync.sign import Signer
 from streams.runtime.step import Earliest, Step
 from streams.settings import Settings
 
-ROOMS = ("streams", "forecasting", "router")
+ROOMS = ("streams", "forecasting", "router", "actuators")
 
 
 def rooms(settings: Settings, signer: Signer | None = None) -> Mapping[str, tuple[Step, ...]]:
@@ -30,13 +30,14 @@ def rooms(settings: Settings, signer: Signer | None = None) -> Mapping[str, tupl
         "streams": streams.flow.steps(settings),
         "forecasting": forecasting.flow.steps(settings),
         "router": router_sync.flow.steps(settings, signer),
+        "actuators": router_sync.flow.actuator_steps(settings),
     }
 
 
 def lines(settings: Settings) -> list[str]:
     """One line per step, for people."""
     return [
-        f"{room:11} {step.name:8} {' + '.join(_reads(step)):75} ─► {', '.join(t.name for t in step.writes)}"
+        f"{room:11} {step.name:9} {' + '.join(_reads(step)):75} ─► {', '.join(t.name for t in step.writes)}"
         f"   every {step.every_s:g} s, at once on evidence"
         for room, steps in rooms(settings).items()
         for step in steps

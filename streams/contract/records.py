@@ -541,6 +541,17 @@ class CapacityPlan(Record, frozen=True, kw_only=True):
     have: Count
     not_before_s: UnixS
     reason: Text
+    by: Label = ""
+    """Whose word it is; empty: the planner's. While an operator's holds, no plan of the planner is carried out."""
+    until_s: UnixS | None = None
+    """From then on it is as if it had not been made; None: it grows old at whoever carries plans out."""
+
+    def __post_init__(self) -> None:
+        """Refuse a plan that ends before it begins, and an operator's without an end."""
+        if self.until_s is not None and self.until_s <= max(self.made_at_s, self.not_before_s):
+            raise ValueError(f"until_s {self.until_s:.0f} is not after made_at_s and not_before_s")
+        if self.by and self.until_s is None:
+            raise ValueError("until_s is missing: an operator's plan says how long it holds")
 
 
 class Capacity(Record, frozen=True, kw_only=True):
@@ -557,6 +568,8 @@ class Capacity(Record, frozen=True, kw_only=True):
     plan_id: Name | None = None
     """Receipt: the plan that was carried out last."""
     note: Text = ""
+    held_until_s: UnixS | None = None
+    """An operator's plan holds the pool until then: no other is carried out."""
 
 
 # ---------------------------------------------------------------- decided

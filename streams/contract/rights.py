@@ -65,7 +65,7 @@ def group_of(prefix: str, room: str) -> str:
     return f"{prefix}-{room}"
 
 
-_ROOMS: Final = ("streams", "forecasting", "router")
+_ROOMS: Final = ("streams", "forecasting", "router", "actuators")
 ROLES: Final[tuple[Role, ...]] = (
     Role(
         name="streams",
@@ -92,6 +92,13 @@ ROLES: Final[tuple[Role, ...]] = (
         rooms=("router",),
     ),
     Role(
+        name="actuators",
+        says="tradewind worker actuators",
+        reads=(t.FLEET, t.CAPACITY_PLAN, t.CAPACITY),
+        writes=(t.CAPACITY, t.DEAD_LETTERS),
+        rooms=("actuators",),
+    ),
+    Role(
         name="gateway",
         says="tradewind gateway",
         reads=(t.ROUTING_TABLE,),
@@ -107,12 +114,13 @@ ROLES: Final[tuple[Role, ...]] = (
     Role(name="publisher", says="tradewind fleet publish", writes=(t.FLEET,)),
     Role(
         name="operator",
-        says="tradewind status, table, drain, undrain, dead-letters, doctor",
+        says="tradewind status, table, drain, undrain, capacity, dead-letters, doctor",
         reads=(
             *(t.FLEET, t.ORDERS, t.ENDPOINT_HEALTH, t.ROUTING_TABLE, t.GATEWAY_STATUS, t.DECISIONS, t.DEAD_LETTERS),
+            *(t.CAPACITY_PLAN, t.CAPACITY),
             *(t.ENDPOINT_METRICS, t.ARRIVALS),  # what was replayed is recognised there
         ),
-        writes=(t.ORDERS, t.ENDPOINT_METRICS, t.ARRIVALS),
+        writes=(t.ORDERS, t.CAPACITY_PLAN, t.ENDPOINT_METRICS, t.ARRIVALS),
         watches=_ROOMS,
         every=("DESCRIBE", "DESCRIBE_CONFIGS"),
     ),

@@ -198,15 +198,14 @@ CAPACITY_PLAN: Final = Topic(
     record=r.CapacityPlan,
     key=("pool",),
     cleanup="compact",
-    experimental=True,
-    says="How many replicas a pool should have, and why.",
+    time_field="made_at_s",
+    says="How many replicas a pool should have, and why. A tombstone takes the plan back, an operator's too.",
 )
 CAPACITY: Final = Topic(
     name="capacity.v1",
     record=r.Capacity,
     key=("pool",),
     cleanup="compact",
-    experimental=True,
     says="What actuators saw and did.",
 )
 ROUTING_TABLE: Final = Topic(

@@ -5,14 +5,15 @@ Days pass in seconds, and equal inputs give equal bytes. One worker owns all par
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from streams.contract.keys import partition_of
 from streams.contract.topics import TOPICS, Topic
 from streams.runtime.batch import Batch, Headers, Message
 from streams.runtime.runner import Runner
-from streams.runtime.step import Out, Step
+from streams.runtime.step import Errand, Out, Step
 
 
 @dataclass(slots=True)
@@ -37,11 +38,23 @@ class _Reader:
 
 
 class MemoryCarrier:
-    """Runs steps over in-memory topics. Time moves only in `run_until`."""
+    """Runs steps over in-memory topics. Time moves only in `run_until`.
 
-    def __init__(self, steps: Sequence[Step], *, now_s: float = 0.0, wide: int = 4, batch: int = 5000) -> None:
+    `act` runs errands, given the virtual time too; what they bring is there at once.
+    """
+
+    def __init__(
+        self,
+        steps: Sequence[Step],
+        *,
+        now_s: float = 0.0,
+        wide: int = 4,
+        batch: int = 5000,
+        act: Callable[[Errand, float], Any] | None = None,
+    ) -> None:
         self.now_s = now_s
         self.batch = batch
+        self._act = act
         self.logs = {t.name: _Log(t, [[] for _ in range(wide if t.width == "wide" else 1)]) for t in TOPICS}
         self._readers = [self._reader(step) for step in steps]
 
@@ -96,13 +109,21 @@ class MemoryCarrier:
                 hear = runner.hear_shared if reads.everyone else runner.hear
                 self._send_all(hear(batch, self.now_s))
                 moved = True
-        return self._think(runner) or moved
+        moved = self._think(runner) or moved
+        return self._run_errands(runner) or moved
 
     def _think(self, runner: Runner) -> bool:
         asked = runner.questions()
         for partition, question in asked:
             self._send_all(runner.answer(partition, question.ask(*question.given), self.now_s))
         return bool(asked)
+
+    def _run_errands(self, runner: Runner) -> bool:
+        sent = runner.errands()
+        for partition, errand in sent:
+            assert self._act is not None, f"{runner.step.name} has errands, and there is nobody to run them: give `act`"
+            self._send_all(runner.brought(partition, errand, self._act(errand, self.now_s), self.now_s))
+        return bool(sent)
 
     def _send_all(self, outs: Sequence[Out]) -> None:
         for out in outs:

@@ -18,7 +18,7 @@ from streams.contract.topics import MAX_VALUE_BYTES, TOPIC_OF, Topic
 from streams.runtime import cloudevents
 from streams.runtime.batch import Batch, Headers, Message
 from streams.runtime.edge import Edge
-from streams.runtime.step import Heard, Leaves, Out, Question, Refusal, Screens, Step, Thinks
+from streams.runtime.step import Acts, Errand, Heard, Leaves, Out, Question, Refusal, Screens, Step, Thinks
 
 COALESCE_S = 0.02
 """Urgent views closer together than this become one; a tick's or an answer's view just before delays none of them."""
@@ -50,6 +50,8 @@ class _Partition:
     """The last view that told evidence."""
     due_at_s: float = float("inf")
     thinking: bool = False
+    away: set[str] = field(default_factory=set)
+    """On whom an errand is under way."""
 
 
 class Quota:
@@ -287,8 +289,33 @@ class Runner:
         if answer is None:
             return []
         held.state = stage.answer(held.state, answer)
+        return self._soon(held, now_s)
+
+    def _soon(self, held: _Partition, now_s: float) -> list[Out]:
         held.due_at_s = min(held.due_at_s, max(now_s, held.viewed_at_s + COALESCE_S))
         return self.speak(now_s)
+
+    # ------------------------------------------------------------ acting
+
+    def errands(self) -> list[tuple[int, Errand]]:
+        """Errands to run now by partition, at most one under way on each it is on; none while silent."""
+        stage, sent = self.step.stage, []
+        if isinstance(stage, Acts) and not self.silent:
+            for number, held in self.partitions.items():
+                for errand in () if held.restoring else stage.errands(held.state):
+                    if errand.on not in held.away:
+                        held.away.add(errand.on)
+                        sent.append((number, errand))
+        return sent
+
+    def brought(self, partition: int, errand: Errand, what: Any, now_s: float) -> list[Out]:
+        """Hand in what came of an errand; views that follow from it come back."""
+        held, stage = self.partitions.get(partition), self.step.stage
+        if held is None or errand.on not in held.away or not isinstance(stage, Acts):
+            return []
+        held.away.discard(errand.on)
+        held.state = stage.brought(held.state, errand, what)
+        return self._soon(held, now_s)
 
 
 def _kept(headers: Headers) -> Headers:

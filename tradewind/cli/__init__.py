@@ -13,6 +13,7 @@ import typer
 from streams.contract.errors import BadSetting, TradewindError
 from tradewind import __version__
 from tradewind.cli import (
+    capacity,
     config,
     dead_letters,
     demo,
@@ -46,6 +47,7 @@ app.command("status")(status.status)
 app.add_typer(table.app, name="table")
 app.command("drain")(drain.drain)
 app.command("undrain")(drain.undrain)
+app.add_typer(capacity.app, name="capacity")
 app.add_typer(dead_letters.app, name="dead-letters")
 app.command("doctor")(doctor.doctor)
 app.add_typer(config.app, name="config")
