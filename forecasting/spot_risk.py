@@ -73,9 +73,8 @@ class ExpectLosses:
             state.began = True
             _go_on(state)
         state.watch.advance(now_s)
-        if now_s > state.say_at_s:
-            state.say, state.say_at_s = tuple(self._news(state, now_s)), now_s
-            state.said.update({record.pool: record for record in state.say})
+        state.say, state.say_at_s = tuple(self._news(state, now_s)), now_s
+        state.said.update({record.pool: record for record in state.say})
         return state
 
     def urgent(self, state: RiskState) -> bool:
@@ -168,7 +167,7 @@ def _rounded(value: float) -> float:
 def _reasons(seen: Signs, evidence: Evidence, now_s: float) -> Iterable[str]:
     """In words, what moves the hazard, and by how much."""
     fades_h = HALF_LIFE_S / 3600.0
-    yield f"{evidence.losses:.3g} losses in {evidence.exposure_h:.3g} h of standing, each worth half after {fades_h:.0f} h"
+    yield f"{evidence.losses:.3g} losses in {evidence.exposure_h:.3g} h of standing, each worth half in {fades_h:.0f} h"
     calm_h = evidence.calm_s(now_s) / 3600.0
     words = {
         "calm": f"nothing lost for {calm_h:.1f} h" if calm_h < 24 * 365 else "nothing lost since it is known",

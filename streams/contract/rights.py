@@ -77,8 +77,11 @@ ROLES: Final[tuple[Role, ...]] = (
     Role(
         name="forecasting",
         says="tradewind worker forecasting",
-        reads=(t.DEMAND,),
-        writes=(t.DEMAND_FORECAST, t.DEAD_LETTERS),
+        reads=(
+            *(t.FLEET, t.ORDERS, t.DEMAND, t.DEMAND_FORECAST, t.ENDPOINT_HEALTH, t.SPOT_PRICES, t.CARBON_INTENSITY),
+            *(t.INTERRUPTIONS, t.SPOT_RISK, t.CAPACITY, t.CAPACITY_PLAN),
+        ),
+        writes=(t.DEMAND_FORECAST, t.SPOT_RISK, t.CAPACITY_PLAN, t.DEAD_LETTERS),
         rooms=("forecasting",),
     ),
     Role(
@@ -96,6 +99,17 @@ ROLES: Final[tuple[Role, ...]] = (
     ),
     Role(name="follower", says="a gateway of yours that follows tables", reads=(t.ROUTING_TABLE,)),
     Role(name="producer", says="whoever sends metrics of endpoints", writes=(t.ENDPOINT_METRICS,)),
+    Role(
+        name="collector",
+        says="whoever sends prices, carbon intensity and notices of interruption",
+        writes=(t.SPOT_PRICES, t.CARBON_INTENSITY, t.INTERRUPTIONS),
+    ),
+    Role(
+        name="actuator",
+        says="whoever carries capacity plans out",
+        reads=(t.CAPACITY_PLAN,),
+        writes=(t.CAPACITY,),
+    ),
     Role(name="publisher", says="tradewind fleet publish", writes=(t.FLEET,)),
     Role(
         name="operator",

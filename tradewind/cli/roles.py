@@ -53,8 +53,9 @@ def worker(
         steps = streams.flow.steps(settings)
     elif room == "forecasting":
         import forecasting.flow
+        from tradewind.flow import lawful
 
-        steps = forecasting.flow.steps(settings)
+        steps = forecasting.flow.steps(settings, lawful)
     else:
         import router_sync.flow
 
