@@ -24,9 +24,11 @@ from forecasting.plan.lp import solve
 from forecasting.plan.mix import Answer, Mix
 from forecasting.plan.need import SHORT_S, reached, surging
 from forecasting.plan.rates import Rates
+from forecasting.plan.reason import reason
 from forecasting.plan.reserve import Reserve
-from forecasting.plan.site import Floats, Law, Site, declared, site
+from forecasting.plan.site import Key, Law, Site, declared, site
 from forecasting.plan.situation import Situation, situation, step
+from forecasting.plan.steady import DOWN_S, Steady
 from forecasting.spot.watch import Watch
 from streams import signals
 from streams.contract.errors import TradewindError
@@ -34,9 +36,8 @@ from streams.contract.records import CapacityPlan, Fleet
 from streams.contract.topics import CAPACITY_PLAN, DEMAND
 from streams.runtime.step import Heard, Question
 
-DOWN_S: Final = 300.0
-"""A pool keeps what it needed within so long."""
 DEAF_S: Final = 120.0
+"""Nobody having spoken of demand for so long, nothing is let go."""
 ASK_S: Final = 1.0
 AGAIN_S: Final = 60.0
 """The programme is asked again after so long, whatever has changed."""
@@ -57,8 +58,7 @@ class PlanState:
     tried: Fleet | None = None
     """The fleet that `site` is of, or that could not be planned for."""
     began_at_s: float | None = None
-    wanted: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
-    """Endpoint to (since, replicas) of the last decisions, oldest first; those that count no more are gone."""
+    steady: Steady = field(default_factory=Steady)
     alarms: frozenset[str] = frozenset()
     surging: dict[int, int] = field(default_factory=dict)
     """Flow to the step of its surge."""
@@ -108,13 +108,11 @@ class PlanCapacity:
             return state
         if state.began_at_s is None:
             state.began_at_s = now_s
-        budgets = {service.name: service.error_budget for service in state.site.fleet.services}
-        state.reserve.learn(state.rates.take_toll(), budgets)
+        state.reserve.learn(state.rates.take_toll(), _budgets(state.site))
         now = self._now(state, state.site, now_s)
         if (decided := _decided(state, now)) is not None:
             state.method = decided.method
-            for name, number in zip(now.site.names, decided.replicas.tolist(), strict=True):
-                state.wanted.setdefault(name, []).append((now_s, number))
+            state.steady.add(now.site, decided, now_s)
         state.say, state.say_at_s = tuple(_plans(state, now, now_s)), now_s
         state.plans.update({plan.pool: plan for plan in state.say})
         _wonder(state, now.mix, now_s)
@@ -154,7 +152,7 @@ class PlanCapacity:
             return
         state.ask = state.asked = state.answer = None
         state.alarms = frozenset()
-        state.wanted = {name: since for name, since in state.wanted.items() if name in state.site.endpoint_at}
+        state.steady.keep(state.site)
 
     def _now(self, state: PlanState, site: Site, now_s: float) -> Situation:
         return situation(
@@ -178,6 +176,13 @@ class PlanCapacity:
         return any(height > last.get(n, -1) for n, height in state.surging.items())
 
 
+def _budgets(where: Site) -> dict[Key, float]:
+    """Of the flows that reserves are for: what gives way for others has none."""
+    budget_of = {service.name: service.error_budget for service in where.fleet.services}
+    flows = zip(where.flows, where.ballast.tolist(), strict=True)
+    return {flow.key: budget_of[flow.service] for flow, gives_way in flows if not gives_way}
+
+
 def _hear(state: PlanState, plan: CapacityPlan) -> None:
     known = state.plans.get(plan.pool)
     if known is None or plan.made_at_s >= known.made_at_s:
@@ -191,7 +196,8 @@ def _decided(state: PlanState, now: Situation) -> Answer | None:
     None: what was decided last. An answer that is a little old takes nothing away at once: see `DOWN_S`."""
     new, answer = now.alarms - state.alarms, state.answer
     state.alarms, state.answer = now.alarms, None
-    if new or not state.wanted:
+    if new or not state.steady.decided:
+        state.asked = None
         return greedy(now.mix)
     fits = answer is not None and state.asked is not None and answer.serial == state.asked.serial
     return answer if fits else None
@@ -217,8 +223,13 @@ def _alike(one: Mix, other: Mix) -> bool:
 
 
 def _plans(state: PlanState, now: Situation, now_s: float) -> Iterable[CapacityPlan]:
-    """Of each pool that is planned, when it differs from the one in force, or replicas of it went."""
-    wants = _wants(state, now, now_s)
+    """Of each pool that is planned, when it differs from the one in force, or replicas of it went.
+
+    What was needed is not known for DOWN_S after the start, nor when nobody speaks of demand.
+    """
+    newest, began_s = state.rates.newest, state.began_at_s or now_s
+    blind = newest is None or now_s > newest + DEAF_S or now_s < began_s + DOWN_S
+    wants = state.steady.wants(now, state.plans, now_s, blind=blind)
     for pool, rows in now.site.rows_of.items():
         want, have, held = round(float(wants[rows].sum())), now.stocks[pool].ready, state.plans.get(pool)
         went = held is not None and have < min(held.have, want)
@@ -230,37 +241,9 @@ def _plans(state: PlanState, now: Situation, now_s: float) -> Iterable[CapacityP
                 want=want,
                 have=have,
                 not_before_s=now_s,
-                reason=_reason(state, now, pool, want),
+                reason=reason(now, pool, want, state.method),
                 reserve=round(state.reserve.part, 4),
             )
-
-
-def _wants(state: PlanState, now: Situation, now_s: float) -> Floats:
-    """[E] the most that was decided within DOWN_S, within bounds. What was needed is not known for DOWN_S after the
-    start, nor when nobody speaks of demand: then nothing is let go."""
-    where, mix, newest = now.site, now.mix, state.rates.newest
-    wants = np.array([_recent(state.wanted.get(name, []), now_s) for name in where.names])
-    held = {pool: float(plan.want) for pool, plan in state.plans.items() if pool in where.rows_of}
-    if newest is None or now_s > newest + DEAF_S or now_s < (state.began_at_s or now_s) + DOWN_S:
-        wants = np.maximum(wants, mix.ready)
-        for pool, want in held.items():
-            rows = where.rows_of[pool]
-            wants[rows[0]] += max(0.0, want - float(wants[rows].sum()))
-    wants = np.minimum(wants, mix.most)
-    for pool in {where.pool[where.endpoint_at[name]] for name in now.gone}:
-        # who is not counted on keeps what it was to have: it may come back
-        rows, stock = where.rows_of[pool], now.stocks[pool]
-        kept = min(held.get(pool, float(stock.ready)), stock.most)
-        wants[rows[0]] += max(0.0, kept - float(wants[rows].sum()))
-    clamped: Floats = np.where(where.planned, np.clip(wants, where.least, where.most), wants)
-    return clamped
-
-
-def _recent(decisions: list[tuple[float, float]], now_s: float) -> float:
-    """The most of the decisions that were in force within DOWN_S; those before are forgotten."""
-    while len(decisions) > 1 and decisions[1][0] <= now_s - DOWN_S:
-        del decisions[0]
-    return max((number for _, number in decisions), default=0.0)
 
 
 def _plan_id(pool: str, want: int, have: int) -> str:
@@ -270,28 +253,3 @@ def _plan_id(pool: str, want: int, have: int) -> str:
     True
     """
     return f"{want}-{blake2b(f'{pool} {want} {have}'.encode(), digest_size=8).hexdigest()}"
-
-
-def _reason(state: PlanState, now: Situation, pool: str, want: int) -> str:
-    """In words."""
-    return f"{'; '.join(_why(now, pool, want))} ({state.method}, reserve {state.reserve.part:.2f})"[:2000]
-
-
-def _why(now: Situation, pool: str, want: int) -> Iterable[str]:
-    where, stock, needed = now.site, now.stocks[pool], now.need
-    rows = where.rows_of[pool]
-    flows = where.may[:, rows].any(axis=1)
-    by = "" if needed.foretold[flows].all() else ", by the recent peak"
-    yield (
-        f"{needed.now[flows].sum():.4g} requests/s may come here now, "
-        f"{needed.ahead[flows].sum():.4g} in {now.cold_start_s:.0f} s{by}"
-    )
-    if (needed.surge & flows).any():
-        yield "a surge is under way"
-    yield from (f"{name} is {why}" for name, why in now.gone.items() if where.endpoint_at[name] in rows)
-    if stock.benched:
-        yield stock.benched
-    if want < stock.ready:
-        yield f"more was not needed for {DOWN_S:.0f} s"
-    if stock.starting:
-        yield f"{stock.starting} are on their way"

@@ -173,12 +173,7 @@ class Rates:
         self.minutes[:, self.closed % MINUTES] = arrived / MINUTE_S
         self.known = np.minimum(DAY, self.known + 1.0)
         self.steady += (arrived / MINUTE_S - self.steady) / self.known
-        self.toll.append((self._by_service(arrived), self._by_service(missed)))
+        met = {key: (float(arrived[row]), float(missed[row])) for key, row in self.row_of.items() if arrived[row]}
+        self.toll.append(met)
         del self.toll[:-MINUTES]
         self.closed += 1
-
-    def _by_service(self, counts: Floats) -> dict[str, float]:
-        sums: dict[str, float] = {}
-        for (service, _, _), row in self.row_of.items():
-            sums[service] = sums.get(service, 0.0) + float(counts[row])
-        return sums

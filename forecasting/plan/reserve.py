@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from forecasting.plan.site import Key
+
 LEAST: Final = 0.5
 MOST: Final = 2.0
 GAIN: Final = 0.1 / 1440.0
@@ -20,8 +22,8 @@ WORST: Final = 1000.0
 """A minute counts as at most so many budgets: an outage is not answered by reserves alone."""
 
 
-Toll = tuple[Mapping[str, float], Mapping[str, float]]
-"""Of one minute: what arrived, and what was shed or failed, by service."""
+Toll = Mapping[Key, tuple[float, float]]
+"""Of one minute: what arrived, and what of it was shed or failed."""
 
 
 @dataclass(slots=True)
@@ -30,14 +32,14 @@ class Reserve:
 
     part: float = 1.0
 
-    def learn(
-        self, toll: Iterable[tuple[Mapping[str, float], Mapping[str, float]]], budgets: Mapping[str, float]
-    ) -> None:
-        """Closed minutes; of several services the one worst off counts."""
-        for arrived, missed in toll:
-            spent = [
-                missed.get(name, 0.0) / arrived[name] / budget for name, budget in budgets.items() if arrived.get(name)
-            ]
-            if spent:
-                moved = self.part + GAIN * (min(WORST, max(spent)) - 1.0)
+    def learn(self, toll: Iterable[Toll], budgets: Mapping[Key, float]) -> None:
+        """Closed minutes. `budgets`: of the flows that the reserve is for. Of several services the worst off counts."""
+        for minute in toll:
+            sums: dict[str, tuple[float, float]] = {}
+            for key, (arrived, missed) in minute.items():
+                if key in budgets:
+                    whole, spent = sums.get(key[0], (0.0, 0.0))
+                    sums[key[0]] = whole + arrived, spent + missed / budgets[key]
+            if shares := [spent / whole for whole, spent in sums.values() if whole]:
+                moved = self.part + GAIN * (min(WORST, max(shares)) - 1.0)
                 self.part = min(MOST, max(LEAST, moved))

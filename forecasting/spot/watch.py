@@ -56,7 +56,7 @@ class Watch:
             case CAPACITY_PLAN.name:
                 for record in heard.records:
                     if (ledger := self.ledger(record.pool)) is not None:
-                        ledger.add(Fact(record.made_at_s, "0 planned", record.want))
+                        ledger.add(Fact(record.made_at_s, "4 planned", record.want, plan_id=record.plan_id))
             case CAPACITY.name:
                 news = [self._capacity(r, s) for r, s in zip(heard.records, heard.stamps_s.tolist(), strict=True)]
                 return any(news)
@@ -110,7 +110,7 @@ class Watch:
         self.fleet, self.fleet_at_s, self.pools = fleet, at_s, by_pool(fleet)
         for pool, endpoints in self.pools.items():
             if (ledger := self.ledger(pool)) is not None:
-                ledger.add(Fact(at_s, "1 declared", sum(e.replicas for e in endpoints)))
+                ledger.add(Fact(at_s, "0 declared", sum(e.replicas for e in endpoints)))
 
     def _price(self, said: SpotPrice) -> None:
         if said.pool in self.prices or len(self.prices) < MOST:
@@ -122,7 +122,7 @@ class Watch:
         last = self.capacity.get(said.pool)
         if (ledger := self.ledger(said.pool)) is None:
             return False
-        ledger.add(Fact(at_s, "2 reported", said.ready, said.failed))
+        ledger.add(Fact(at_s, "1 reported", said.ready, said.failed, plan_id=said.plan_id or ""))
         if last is None or said.at_s >= last.at_s:
             self.capacity[said.pool] = said
         return last is not None and (said.ready < last.ready or said.failed > last.failed)
@@ -137,11 +137,11 @@ class Watch:
             return True
         self.entered[what] = notice.notice_at_s
         if notice.kind == "rebalance":
-            ledger.add(Fact(notice.notice_at_s, "4 advised"))
+            ledger.add(Fact(notice.notice_at_s, "3 advised"))
         elif notice.kind in _TAKEN:
             ends = self.pools[pool]
             gone = sum(e.replicas for e in ends if e.name == notice.endpoint)
-            ledger.add(Fact(notice.notice_at_s, "3 noticed", part=gone / max(1, sum(e.replicas for e in ends))))
+            ledger.add(Fact(notice.notice_at_s, "2 noticed", part=gone / max(1, sum(e.replicas for e in ends))))
         return True
 
 
