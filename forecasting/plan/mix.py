@@ -31,7 +31,7 @@ SPREAD_WORTH: Final = 2.5
 """Times the cheapest capacity is what spreading is worth: it moves replicas to dearer pools, but buys none on top."""
 UNSERVED: Final = 10.0
 """Leaving a request unserved costs this many times the dearest way to serve one, times its tier's weight."""
-SHORT: Final = 3.0
+SHORT: Final = 8.0
 """A reserve that lacks costs this many times the dearest capacity."""
 
 

@@ -1,4 +1,4 @@
-"""A pretend cloud for the planner: pools that launch, fail and are taken away; demand as a fluid. Seconds, no chance."""
+"""A pretend cloud for the planner: pools that launch, fail and are taken away; demand as a fluid. No chance in it."""
 
 from __future__ import annotations
 
