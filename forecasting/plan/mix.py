@@ -26,9 +26,10 @@ from forecasting.plan.need import Need
 from forecasting.plan.site import Bools, Floats, Ints, Site
 
 SPREAD: Final = 1.0 / 3.0
-"""No spot pool has more than this share of all capacity, unless there is no other."""
-SPREAD_WORTH: Final = 2.5
-"""Times the cheapest capacity is what spreading is worth: it moves replicas to dearer pools, but buys none on top."""
+"""No spot pool has more than this share of all capacity, unless there is no other, or only much dearer ones."""
+SPREAD_WORTH: Final = 1.4
+"""Times the cheapest capacity is what spreading is worth. Below 1.5 it moves replicas, and never buys any on top: two
+pools can be beyond a third, and each replica elsewhere takes a third of itself from both."""
 UNSERVED: Final = 10.0
 """Leaving a request unserved costs this many times the dearest way to serve one, times its tier's weight."""
 SHORT: Final = 8.0
