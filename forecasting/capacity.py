@@ -114,7 +114,9 @@ class PlanCapacity:
             state.method = decided.method
             state.steady.add(now.site, decided, now_s)
         state.say, state.say_at_s = tuple(_plans(state, now, now_s)), now_s
-        state.plans.update({plan.pool: plan for plan in state.say})
+        for plan in state.say:
+            state.plans[plan.pool] = plan
+            signals.event("capacity_planned", pool=plan.pool, want=plan.want, have=plan.have, reason=plan.reason)
         _wonder(state, now.mix, now_s)
         return state
 
@@ -140,17 +142,17 @@ class PlanCapacity:
         return state
 
     def _settle_site(self, state: PlanState) -> None:
-        """Plan for the fleet in force; one that cannot be planned for leaves the last in place."""
+        """Plan for the fleet in force. Where its law cannot be told nothing is planned: the plans in force stay."""
         fleet = state.watch.fleet
         if fleet is None or fleet is state.tried:
             return
-        state.tried = fleet
+        state.tried, state.site = fleet, None
+        state.ask = state.asked = state.answer = None
         try:
             state.site = site(fleet, self.law, self.usd_per_s)
         except (TradewindError, ValueError, LookupError) as error:
             signals.event("fleet_not_planned", "error", version=fleet.version, reason=str(error))
             return
-        state.ask = state.asked = state.answer = None
         state.alarms = frozenset()
         state.steady.keep(state.site)
 

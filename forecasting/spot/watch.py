@@ -117,12 +117,14 @@ class Watch:
             self.prices.setdefault(said.pool, Prices()).add(said.effective_at_s, said.price_usd_per_h)
 
     def _capacity(self, said: Capacity, stamp_s: float) -> bool:
-        """Never ahead of the broker's clock: a fast one must not make what comes after it look old."""
+        """Never ahead of the broker's clock: a fast one must not make what comes after it look old. Words that repeat
+        the last are no news."""
         at_s = min(said.at_s, stamp_s)
         last = self.capacity.get(said.pool)
         if (ledger := self.ledger(said.pool)) is None:
             return False
-        ledger.add(Fact(at_s, "1 reported", said.ready, said.failed, plan_id=said.plan_id or ""))
+        if last is None or (said.ready, said.failed, said.plan_id) != (last.ready, last.failed, last.plan_id):
+            ledger.add(Fact(at_s, "1 reported", said.ready, said.failed, plan_id=said.plan_id or ""))
         if last is None or said.at_s >= last.at_s:
             self.capacity[said.pool] = said
         return last is not None and (said.ready < last.ready or said.failed > last.failed)
