@@ -24,6 +24,8 @@ SHORT_S: Final = 6
 SURGE: Final = 2.0
 LEAST: Final = 20.0
 """Requests in the last seconds, before anything is called a surge."""
+CHANCE: Final = 5.0
+"""Standard deviations that chance does not reach, second after second, in some hundreds of flows."""
 LASTED_S: Final = 15
 """A step looks like a slope until it has lasted so long."""
 STALE_S: Final = 600.0
@@ -67,8 +69,8 @@ def need(site: Site, rates: Rates, forecasts: Mapping[Key, DemandForecast], cold
 
 def surging(seconds: Floats) -> Bools:
     """[F] whether the last seconds of [F, ≥ 60] are twice as busy as their minute, and it is not chance."""
-    short, minute = seconds[:, -SHORT_S:].mean(axis=1), seconds[:, -60:].mean(axis=1)
-    out: Bools = (short > SURGE * minute) & (short * SHORT_S >= LEAST)
+    short, usual = seconds[:, -SHORT_S:].sum(axis=1), SHORT_S * seconds[:, -60:].mean(axis=1)
+    out: Bools = (short > SURGE * usual) & (short >= np.maximum(LEAST, usual + CHANCE * np.sqrt(usual)))
     return out
 
 

@@ -103,6 +103,13 @@ def test_twice_as_busy_as_its_minute_is_a_surge_and_a_handful_of_requests_is_not
     assert not surging(seconds((60, 0.1), (6, 2.0)))[0]
 
 
+def test_chance_is_no_surge_in_an_hour_of_a_hundred_flows() -> None:
+    rng = np.random.default_rng(5)
+    for rps in (0.5, 2.0, 10.0):
+        arrived = rng.poisson(rps, (100, 3600)).astype(np.float64)
+        assert not any(surging(arrived[:, n - 60 : n]).any() for n in range(60, 3600)), rps
+
+
 def test_one_odd_second_is_no_level() -> None:
     assert reached(seconds((60, 10.0), (1, 500.0)))[0] == 10.0
     assert reached(seconds((60, 10.0), (2, 500.0)))[0] == 500.0
