@@ -26,7 +26,7 @@ from forecasting.plan.programme import Found, Programme
 from forecasting.plan.site import Bools, Floats
 from streams.runtime import clock
 
-WHOLE: Final = 2000
+WHOLE: Final = 1000
 """Up to so many pairs of groups and endpoints whole replicas are asked for."""
 FIRST: Final = 12
 """Endpoints that a group begins with, where flows are priced."""

@@ -30,8 +30,10 @@ SPREAD: Final = 1.0 / 3.0
 SPREAD_WORTH: Final = 1.4
 """Times the cheapest capacity is what spreading is worth. Below 1.5 it moves replicas, and never buys any on top: two
 pools can be beyond a third, and each replica elsewhere takes a third of itself from both."""
-UNSERVED: Final = 10.0
+UNSERVED: Final = 3.0
 """Leaving a request unserved costs this many times the dearest way to serve one, times its tier's weight."""
+LEAST_RPS: Final = 0.1
+"""So little demand is worth a replica of its own, where law leaves it no other place."""
 SHORT: Final = 8.0
 """A reserve that lacks costs this many times the dearest capacity."""
 
@@ -81,8 +83,8 @@ class Mix:
     @property
     def unserved_usd(self) -> Floats:
         """[G] of leaving one request unserved."""
-        each = self.usd_per_h / (3600.0 * self.capacity_rps)
-        dearest = float((each + np.where(self.may, self.late_usd, 0.0).max(axis=0, initial=0.0)).max(initial=0.0))
+        alone = self.usd_per_h / (3600.0 * np.minimum(self.capacity_rps, LEAST_RPS))
+        dearest = float((alone + np.where(self.may, self.late_usd, 0.0).max(axis=0, initial=0.0)).max(initial=0.0))
         out: Floats = UNSERVED * max(1e-6, dearest) * self.weight
         return out
 

@@ -13,7 +13,7 @@ from forecasting.plan.site import Floats
 
 NODES: Final = 200
 """Of the search for whole numbers; what was found by then is good enough."""
-GAP: Final = 0.002
+GAP: Final = 1e-4
 _INFINITE: Final = highspy.kHighsInf
 
 
