@@ -8,12 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from numpy.typing import NDArray
 
 import forecasting.flow
 import router_sync.flow
 import streams.flow
+from router_sync.layout import layout
 from router_sync.sign import Signer
+from streams.contract.records import Fleet
 from streams.runtime.step import Earliest, Step
 from streams.settings import Settings
 
@@ -28,10 +32,15 @@ def rooms(settings: Settings, signer: Signer | None = None) -> Mapping[str, tupl
     signer = signer or Signer(Ed25519PrivateKey.generate())
     return {
         "streams": streams.flow.steps(settings),
-        "forecasting": forecasting.flow.steps(settings),
+        "forecasting": forecasting.flow.steps(settings, lawful),
         "router": router_sync.flow.steps(settings, signer),
         "actuators": router_sync.flow.actuator_steps(settings),
     }
+
+
+def lawful(fleet: Fleet) -> NDArray[np.bool_]:
+    """[flow, endpoint] the law of a fleet, for those who plan capacity: it is compiled where tables are built."""
+    return layout(fleet).may
 
 
 def lines(settings: Settings) -> list[str]:

@@ -518,8 +518,27 @@ class DemandForecast(Record, frozen=True, kw_only=True):
     """Probability that demand doubles within the first horizon."""
 
 
+class SpotEvidence(Record, frozen=True, kw_only=True):
+    """What a pool has shown of itself up to `until_s`: who judges it next goes on from here."""
+
+    until_s: UnixS
+    ready: Count | None = None
+    failed: Count | None = None
+    """As an actuator reported last; None: none did."""
+    losses: Amount
+    """Parts of the pool that were taken away, older ones counting less."""
+    exposure_h: Amount
+    """Hours it was there to be lost, older ones counting less."""
+    up_since_s: UnixS | None = None
+    lost_at_s: UnixS | None = None
+    failed_at_s: UnixS | None = None
+    """The last launch that failed."""
+    usual_usd_per_h: Usd | None = None
+    """Median of its price."""
+
+
 class SpotRisk(Record, frozen=True, kw_only=True):
-    """Hazard of losing a replica of a pool."""
+    """Hazard of losing a replica of a pool, over the next hour."""
 
     pool: Name
     made_at_s: UnixS
@@ -529,6 +548,7 @@ class SpotRisk(Record, frozen=True, kw_only=True):
     risk_usd_per_h: Usd = 0.0
     """Of one replica: what its loss is expected to cost in an hour."""
     reasons: tuple[Text, ...] = ()
+    evidence: SpotEvidence | None = None
 
 
 class CapacityPlan(Record, frozen=True, kw_only=True):
@@ -541,6 +561,8 @@ class CapacityPlan(Record, frozen=True, kw_only=True):
     have: Count
     not_before_s: UnixS
     reason: Text
+    reserve: Annotated[float, Meta(ge=0, le=100)] = 1.0
+    """How much of the largest spot zone, and of what forecasts are unsure of, is held ready; tuned to error budgets."""
     by: Label = ""
     """Whose word it is; empty: the planner's. While an operator's holds, no plan of the planner is carried out."""
     until_s: UnixS | None = None

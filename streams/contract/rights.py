@@ -77,8 +77,11 @@ ROLES: Final[tuple[Role, ...]] = (
     Role(
         name="forecasting",
         says="tradewind worker forecasting",
-        reads=(t.DEMAND,),
-        writes=(t.DEMAND_FORECAST, t.DEAD_LETTERS),
+        reads=(
+            *(t.FLEET, t.ORDERS, t.DEMAND, t.DEMAND_FORECAST, t.ENDPOINT_HEALTH, t.SPOT_PRICES, t.CARBON_INTENSITY),
+            *(t.INTERRUPTIONS, t.SPOT_RISK, t.CAPACITY, t.CAPACITY_PLAN),
+        ),
+        writes=(t.DEMAND_FORECAST, t.SPOT_RISK, t.CAPACITY_PLAN, t.DEAD_LETTERS),
         rooms=("forecasting",),
     ),
     Role(

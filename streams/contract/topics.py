@@ -190,7 +190,6 @@ SPOT_RISK: Final = Topic(
     cleanup="compact,delete",
     retention_s=7 * DAY_S,
     time_field="made_at_s",
-    experimental=True,
     says="Hazard per hour of losing a replica, with its interval and reasons.",
 )
 CAPACITY_PLAN: Final = Topic(

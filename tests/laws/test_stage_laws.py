@@ -13,11 +13,25 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from forecasting import flow as forecasting_flow
 from router_sync import flow as router_flow
 from router_sync.sign import Signer
 from streams import flow
 from streams.contract import records as r
-from streams.contract.topics import ARRIVALS, DEMAND, ENDPOINT_HEALTH, ENDPOINT_METRICS, FLEET, ORDERS, Topic
+from streams.contract.topics import (
+    ARRIVALS,
+    CAPACITY,
+    CAPACITY_PLAN,
+    DEMAND,
+    ENDPOINT_HEALTH,
+    ENDPOINT_METRICS,
+    FLEET,
+    INTERRUPTIONS,
+    ORDERS,
+    SPOT_PRICES,
+    SPOT_RISK,
+    Topic,
+)
 from streams.runtime.batch import Batch, Message
 from streams.runtime.edge import Edge
 from streams.runtime.runner import Runner
@@ -28,7 +42,11 @@ T0 = 1_763_938_800.0
 LATENESS_S = 5.0
 STEPS: dict[str, Step] = {
     s.name: s
-    for s in (*flow.steps(load()), *router_flow.steps(load(), Signer(Ed25519PrivateKey.from_private_bytes(bytes(32)))))
+    for s in (
+        *flow.steps(load()),
+        *(step for step in forecasting_flow.steps(load()) if step.name in ("spot-risk", "plan")),
+        *router_flow.steps(load(), Signer(Ed25519PrivateKey.from_private_bytes(bytes(32)))),
+    )
 }
 quick = settings(
     max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
@@ -47,7 +65,8 @@ THE_FLEET = r.Fleet(
     endpoints=tuple(
         r.Endpoint(
             name=name, url="http://127.0.0.1:1", services=("chat",), provider="p", region=name[:2], zone=name[:2] + "a",
-            jurisdiction="DE", capacity_rps=50, price_usd_per_h=1,
+            jurisdiction="DE", capacity_rps=50, price_usd_per_h=1, market="on_demand" if name == "us-1" else "spot",
+            most_replicas=20,
         )
         for name in ENDPOINTS
     ),
@@ -172,8 +191,63 @@ def health_row(endpoint: str, verdict: Any, at_s: float, source: str) -> r.Endpo
     )  # fmt: skip
 
 
+POOLS = tuple(e.pool for e in THE_FLEET.endpoints)
+
+
+@st.composite
+def markets(draw: st.DrawFn) -> list[Sent]:
+    """What is heard of pools: prices, notices, what actuators saw, what was planned and judged before."""
+    said: list[Sent] = []
+    for n, stamp_s in enumerate(sorted(draw(st.lists(st.floats(0, 30), max_size=14)))):
+        pool, at_s = draw(st.sampled_from(POOLS)), T0 + stamp_s
+        kind = draw(st.sampled_from(["price", "notice", "saw", "saw", "saw", "plan", "risk"]))
+        record: msgspec.Struct
+        if kind == "price":
+            record = r.SpotPrice(
+                pool=pool, price_usd_per_h=draw(st.floats(0.1, 9)), effective_at_s=at_s - draw(st.floats(0, 9)),
+                observed_at_s=at_s,
+            )  # fmt: skip
+        elif kind == "notice":
+            what = draw(st.sampled_from(["rebalance", "terminate", "preempt", "drain"]))
+            record = r.Interruption(endpoint=draw(st.sampled_from(ENDPOINTS)), kind=what, notice_at_s=at_s)
+        elif kind == "saw":
+            record = r.Capacity(
+                pool=pool, at_s=at_s - draw(st.floats(-2, 5)), ready=draw(st.integers(0, 5)),
+                starting=draw(st.integers(0, 2)), failed=draw(st.integers(0, 2)), plan_id=f"p{n % 3}",
+            )  # fmt: skip
+        elif kind == "plan":
+            record = r.CapacityPlan(
+                pool=pool, plan_id=f"p{n % 3}", made_at_s=at_s, want=draw(st.integers(0, 6)), have=0, not_before_s=at_s,
+                reason="", reserve=draw(st.floats(0.5, 2)),
+            )  # fmt: skip
+        else:
+            evidence = r.SpotEvidence(
+                until_s=at_s - 60, ready=draw(st.integers(0, 5)), failed=0, losses=draw(st.floats(0, 5)),
+                exposure_h=draw(st.floats(0, 30)), up_since_s=T0 - 9000, usual_usd_per_h=draw(st.floats(0.1, 9)),
+            )  # fmt: skip
+            record = r.SpotRisk(
+                pool=pool, made_at_s=at_s, hazard_per_h=1, low_per_h=1, high_per_h=1, risk_usd_per_h=0.1,
+                evidence=evidence,
+            )  # fmt: skip
+        said.append(Sent(TOPIC_OF_KIND[kind], record, at_s))
+    return said
+
+
+@st.composite
+def needs(draw: st.DrawFn) -> list[Sent]:
+    """What the planner hears: of pools, and health, demand and orders."""
+    both = [*draw(markets()), *draw(summaries())]
+    return sorted(both, key=lambda one: one.stamp_s)
+
+
+TOPIC_OF_KIND = {
+    "price": SPOT_PRICES, "notice": INTERRUPTIONS, "saw": CAPACITY, "plan": CAPACITY_PLAN, "risk": SPOT_RISK,
+}  # fmt: skip
 FLEET_SENT = Sent(FLEET, THE_FLEET, T0)
-HEARD: dict[str, st.SearchStrategy[list[Sent]]] = {"health": reports(), "demand": arrivals(), "router": summaries()}
+HEARD: dict[str, st.SearchStrategy[list[Sent]]] = {
+    "health": reports(), "demand": arrivals(), "router": summaries(),
+    "spot-risk": markets(), "plan": needs(),
+}  # fmt: skip
 
 
 def first(name: str) -> list[Sent]:
@@ -421,6 +495,15 @@ def test_a_router_says_a_table_once(data: st.DataObject, after_s: float) -> None
     number = state.number
     STEPS["router"].stage.advance(state, T0 + after_s)
     assert state.number == number
+
+
+@pytest.mark.parametrize("name", ["spot-risk", "plan"])
+@quick
+@given(data=st.data(), after_s=later_s)
+def test_what_is_expected_is_said_once(name: str, data: st.DataObject, after_s: float) -> None:
+    state = whole(name, data.draw(HEARD[name]))
+    seen(name, state, T0 + after_s)
+    assert table(seen(name, state, T0 + after_s)) == []
 
 
 @quick

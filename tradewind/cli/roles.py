@@ -56,8 +56,9 @@ def worker(
         steps = streams.flow.steps(settings)
     elif room == "forecasting":
         import forecasting.flow
+        from tradewind.flow import lawful
 
-        steps = forecasting.flow.steps(settings)
+        steps = forecasting.flow.steps(settings, lawful)
     elif room == "actuators":
         sys.exit(_actuate(settings, config, port))
     else:
