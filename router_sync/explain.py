@@ -6,18 +6,26 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Final
 
+import msgspec
 import numpy as np
 
 from router_sync.ladder import Standing
-from router_sync.layout import Floats
+from router_sync.layout import Floats, Ints
 from router_sync.orders import words
+from router_sync.problem import Problem, next_usd
 from router_sync.table import DRAINED, Draft, moves
 from streams.contract.records import Candidate, Considered, Exclusion, Order, Route, RoutingTable
+from streams.contract.topics import MAX_VALUE_BYTES
 
 ROUTES: Final = 3
 """Named in a reason; the others are counted."""
-CANDIDATES: Final = 8
-EXCLUDED: Final = 8
+NAMED: Final = 2000
+"""Candidates in all of a decision, and as many exclusions."""
+MOST_NAMED: Final = 64
+"""Of each route."""
+REASON: Final = 300
+"""Of why an endpoint is excluded so many characters are kept."""
+_encode = msgspec.json.Encoder().encode
 
 
 def explain_change(
@@ -96,46 +104,64 @@ def _by_region(route: Route, region: Mapping[str, str]) -> str:
     return ", ".join(f"{place} {share:.0%}".replace("%", " %") for place, share in ranked) or "nowhere"
 
 
-def considered(draft: Draft, service: str, demand_rps: Floats, unserved: Floats) -> tuple[Considered, ...]:
-    """What was considered for each route of `service`: of each at most CANDIDATES and EXCLUDED, those in use first.
+def considered(draft: Draft, service: str, problem: Problem, unserved: Floats) -> tuple[Considered, ...]:
+    """What was considered for each route of `service`, those in use first; what is not named is counted.
 
-    `demand_rps` and `unserved` (a share) are [F].
+    `unserved` [F] is a share. Of few routes much is named, of many little: the whole fits into a record.
     """
-    plan = draft.plan
-    rows = plan.rows_of[service].tolist()
-    return tuple(
-        Considered(
-            origin=plan.flows[row].origin,
-            class_=plan.flows[row].class_.name,
-            demand_rps=round(float(demand_rps[row]), 3),
-            candidates=tuple(_candidates(draft, row)),
-            excluded=tuple(_excluded(draft, row)),
-            unserved_rps=round(float(unserved[row] * demand_rps[row]), 3),
-        )
-        for row in rows
+    rows = draft.plan.rows_of[service].tolist()
+    most = max(1, min(MOST_NAMED, NAMED // max(1, len(rows))))
+    load = draft.shares.T @ problem.demand_rps
+    use, next_each = np.minimum(load / np.maximum(problem.capacity_rps, 1e-12), 1e6), next_usd(problem, load)
+    while True:
+        out = tuple(_one(draft, row, problem, unserved, use, next_each, most) for row in rows)
+        if most == 1 or len(_encode(out)) < 0.9 * MAX_VALUE_BYTES:
+            return out
+        most //= 2
+
+
+def _one(
+    draft: Draft, row: int, problem: Problem, unserved: Floats, use: Floats, next_each: Floats, most: int
+) -> Considered:
+    plan, flow = draft.plan, draft.plan.flows[row]
+    usable = np.flatnonzero(draft.usable[row])
+    ranked = usable[np.lexsort((draft.scores.total_usd[row, usable], -draft.shares[row, usable]))][:most]
+    served = plan.served[flow.service]
+    closed = served[~draft.usable[row, served]]
+    # the down first, they are news; then the forbidden
+    named = closed[np.argsort(~plan.may[row, closed], kind="stable")][:most]
+    return Considered(
+        origin=flow.origin,
+        class_=flow.class_.name,
+        demand_rps=round(float(problem.demand_rps[row]), 3),
+        candidates=tuple(_candidates(draft, row, ranked, use, next_each)),
+        excluded=tuple(_excluded(draft, row, named)),
+        left_out=len(usable) + len(closed) - len(ranked) - len(named),
+        unserved_rps=round(float(unserved[row] * problem.demand_rps[row]), 3),
     )
 
 
-def _candidates(draft: Draft, row: int) -> Iterator[Candidate]:
-    usable = np.flatnonzero(draft.usable[row])
-    ranked = usable[np.lexsort((draft.scores.total_usd[row, usable], -draft.shares[row, usable]))]
-    for column in ranked[:CANDIDATES].tolist():
+def _candidates(draft: Draft, row: int, columns: Ints, use: Floats, next_each: Floats) -> Iterator[Candidate]:
+    plan, scores = draft.plan, draft.scores
+    facts = (
+        scores.price_usd[columns], scores.latency_usd[row, columns], next_each[columns], draft.shares[row, columns],
+        use[columns], plan.rtt_ms[row, columns] + draft.p95_ms[row, columns],
+    )  # fmt: skip
+    for column, price, latency, crowd, share, load, p95_ms in zip(
+        columns.tolist(), *(np.round(fact, 12).tolist() for fact in facts), strict=True
+    ):
         yield Candidate(
-            endpoint=draft.plan.names[column],
-            price_usd=float(draft.scores.price_usd[column]),
-            latency_usd=float(draft.scores.latency_usd[row, column]),
-            share=round(float(draft.shares[row, column]), 4),
-        )
+            endpoint=plan.names[column], price_usd=price, latency_usd=latency, crowd_usd=crowd, share=round(share, 4),
+            load=round(load, 4), p95_ms=round(p95_ms, 1),
+        )  # fmt: skip
 
 
-def _excluded(draft: Draft, row: int) -> Iterator[Exclusion]:
-    """Endpoints of the service that are not usable: the down first, they are news; then the forbidden."""
+def _excluded(draft: Draft, row: int, columns: Ints) -> Iterator[Exclusion]:
+    """Why each of `columns`, endpoints of the service, is not usable."""
     plan, flow = draft.plan, draft.plan.flows[row]
-    served = plan.served[flow.service]
-    closed = served[~draft.usable[row, served]]
-    for column in closed[np.argsort(~plan.may[row, closed], kind="stable")][:EXCLUDED].tolist():
+    for column in columns.tolist():
         name = plan.names[column]
         law = plan.law.why_not(flow.service, flow.class_.name, name)
         order, standing = draft.orders.get(name), draft.standings.get(name, Standing())
         ordered = words(name, order) if order is not None else ""
-        yield Exclusion(endpoint=name, reason=(law or ordered or standing.reason or "no ready replica")[:2000])
+        yield Exclusion(endpoint=name, reason=(law or ordered or standing.reason or "no ready replica")[:REASON])

@@ -28,6 +28,7 @@ def steps(settings: Settings, signer: Signer, *others: Signer, trust: Trust | No
             reads=(
                 Reads(topics.FLEET, Earliest()),
                 Reads(topics.ORDERS, Earliest(), tombstones=True),
+                Reads(topics.TABLE_ORDERS, Earliest(), tombstones=True),
                 Reads(topics.ENDPOINT_HEALTH, Since(MEMORY_S)),
                 Reads(topics.DEMAND, Since(MEMORY_S)),
                 Reads(topics.ROUTING_TABLE, Earliest()),

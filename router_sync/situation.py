@@ -44,6 +44,8 @@ class Situation:
     problem: Problem
     orders: Mapping[str, Order] = field(default_factory=dict)
     """Endpoint to the order that drains it now."""
+    held: Mapping[str, str] = field(default_factory=dict)
+    """Service to by whose order its shares are held, and why."""
 
     @property
     def usable(self) -> Bools:

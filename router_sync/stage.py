@@ -18,10 +18,13 @@ from typing import Any, Final, Literal, NamedTuple
 import msgspec
 import numpy as np
 
+from router_sync.chain import anchored, linked
 from router_sync.explain import considered, explain_change, unserved
 from router_sync.fleet import misfits
 from router_sync.greedy import greedy
 from router_sync.heard import steadied
+from router_sync.holding import Holding, holding, left, turned
+from router_sync.holding import misdirected as misdirected_holds
 from router_sync.layout import Floats, Layout
 from router_sync.optimise import solve
 from router_sync.orders import in_force, misdirected, told
@@ -33,7 +36,7 @@ from router_sync.table import DIFFERS, Draft, Number, build, check, damp, differ
 from streams import signals
 from streams.contract.errors import TableRefused, shown
 from streams.contract.records import Decision, Demand, EndpointHealth, Fleet, RoutingTable
-from streams.contract.topics import FLEET, ORDERS, ROUTING_TABLE
+from streams.contract.topics import FLEET, ORDERS, ROUTING_TABLE, TABLE_ORDERS
 from streams.runtime.step import Heard, Question, Refusal
 
 WORTH: Final = 0.005
@@ -83,11 +86,14 @@ class Router:
     # ------------------------------------------------------------ heard
 
     def screen(self, state: RouterState, heard: Heard[Any]) -> Iterable[Refusal]:
-        """Refuse fleets that do not fit together, that are others or older, orders for endpoints that are not there,
-        and tables that no trusted key signed."""
+        """Refuse fleets that do not fit together, that are others or older, orders for endpoints or of services that
+        are not there, and tables that no trusted key signed."""
         fleet = state.plan.fleet if state.plan is not None else None
         if heard.topic == ORDERS.name:
             yield from misdirected(fleet, heard)
+            return
+        if heard.topic == TABLE_ORDERS.name:
+            yield from misdirected_holds(fleet, heard)
             return
         for position, record in zip(heard.positions.tolist(), heard.records, strict=True):
             if heard.topic == FLEET.name:
@@ -108,6 +114,9 @@ class Router:
         state.inputs[f"{heard.topic}/{heard.batch.partition}"] = heard.batch.next_offset
         if heard.topic == ORDERS.name:
             state.urgent = told(state.orders, heard)
+            return state
+        if heard.topic == TABLE_ORDERS.name:
+            state.urgent = told(state.table_orders, heard)
             return state
         for record, stamp_s in zip(heard.records, heard.stamps_s.tolist(), strict=True):
             match record:
@@ -138,13 +147,16 @@ class Router:
         newly_gone = now.gone - (state.gone if state.number else known_down(state.heard))
         if self._came_back(state, now, now_s):
             now = self._situation(state, state.plan, now_s)
-        target = _target(state, now, now_s)
-        state.gone, state.drained = now.gone, frozenset(now.orders)
+        hold = holding(state, now, now_s)
+        now = replace(now, held=hold.words)
+        free = left(now, hold)
+        target = _kept(state, hold, _target(state, free, now_s))
+        state.gone, state.drained, state.held = now.gone, frozenset(now.orders), now.held
         if target is not None:
             self._adopt(state, now, target, newly_gone, now_s)
         else:
             self._beat(state, now, now_s)
-        _wonder(state, now, now_s)
+        _wonder(state, free, now_s)
         return state
 
     def view(self, state: RouterState, now_s: float) -> Iterable[msgspec.Struct]:
@@ -212,7 +224,8 @@ class Router:
             old = state.last.get(service.name) or state.heard.get(service.name)
             taken_over = "" if state.number or old is None else "taken over; "
             change = explain_change(old, table, now.standings, now.orders)
-            reason = taken_over + "; ".join((*unserved(draft, service.name, now.problem.demand_rps), change))
+            holds = turned(old, now.held.get(service.name, ""))
+            reason = taken_over + "; ".join((*unserved(draft, service.name, now.problem.demand_rps), *holds, change))
             tables.append(msgspec.structs.replace(table, reason=reason[:2000]))
         return tables
 
@@ -230,6 +243,8 @@ class Router:
     def _say(
         self, state: RouterState, tables: list[RoutingTable], decisions: Iterable[Decision], why: Why, now_s: float
     ) -> None:
+        decisions = [linked(decision, state.newest(decision.service)) for decision in decisions]
+        tables = [anchored(table, state.last.get(table.service), decisions) for table in tables]
         state.number = Number(tables[0].epoch, tables[0].version)
         state.last = {table.service: table for table in tables}
         state.last_at_s = now_s
@@ -287,6 +302,17 @@ def _target(state: RouterState, now: Situation, now_s: float) -> Target | None:
     return _solved(state, now, state.shares, now_s)
 
 
+def _kept(state: RouterState, hold: Holding, target: Target | None) -> Target | None:
+    """`target` with held shares in their places; a target of its own where an order, or what is usable, moves them."""
+    ordered = state.held != hold.words
+    if target is None and state.shares is not None and (ordered or hold.moves(state.shares)):
+        target = Target(state.shares, "greedy", "order" if ordered else "health")
+    elif target is not None and ordered and not target.free and state.shares is not None:
+        # an answer to what was asked before the order
+        target = Target(state.shares, "greedy", "order")
+    return None if target is None else target._replace(shares=hold.over(target.shares))
+
+
 def _stranded(problem: Problem, shares: Floats) -> bool:
     """Whether a flow without a share may use something again."""
     return bool((problem.open.any(axis=1) & (shares.sum(axis=1) <= 0)).any())
@@ -318,7 +344,7 @@ def _measure(plan: Layout, asked: Problem, solution: Solution) -> None:
 
 
 def _draft(now: Situation, shares: Floats) -> Draft:
-    return Draft(now.plan, shares, now.usable, now.standings, now.scores, now.p95_ms, now.orders)
+    return Draft(now.plan, shares, now.usable, now.standings, now.scores, now.p95_ms, now.orders, now.held)
 
 
 def _evidence(state: RouterState, newly_gone: frozenset[str]) -> float | None:
@@ -334,7 +360,6 @@ def _evidence(state: RouterState, newly_gone: frozenset[str]) -> float | None:
 def _decisions(
     state: RouterState, now: Situation, draft: Draft, target: Target, tables: Iterable[RoutingTable]
 ) -> list[Decision]:
-    rps = now.problem.demand_rps
     unserved = _unserved(now.problem, draft.shares)
     return [
         Decision(
@@ -345,7 +370,7 @@ def _decisions(
             reason=table.reason,
             method=target.method,
             inputs=dict(sorted(state.inputs.items())),
-            considered=considered(draft, table.service, rps, unserved),
+            considered=considered(draft, table.service, now.problem, unserved),
         )
         for table in tables
     ]

@@ -84,7 +84,7 @@ ROLES: Final[tuple[Role, ...]] = (
     Role(
         name="router",
         says="tradewind worker router",
-        reads=(t.FLEET, t.ORDERS, t.ENDPOINT_HEALTH, t.DEMAND, t.ROUTING_TABLE),
+        reads=(t.FLEET, t.ORDERS, t.TABLE_ORDERS, t.ENDPOINT_HEALTH, t.DEMAND, t.ROUTING_TABLE),
         writes=(t.ROUTING_TABLE, t.DECISIONS, t.DEAD_LETTERS),
         rooms=("router",),
     ),
@@ -99,12 +99,13 @@ ROLES: Final[tuple[Role, ...]] = (
     Role(name="publisher", says="tradewind fleet publish", writes=(t.FLEET,)),
     Role(
         name="operator",
-        says="tradewind status, table, drain, undrain, dead-letters, doctor",
+        says="tradewind status, table, explain, decisions, drain, undrain, dead-letters, doctor",
         reads=(
-            *(t.FLEET, t.ORDERS, t.ENDPOINT_HEALTH, t.ROUTING_TABLE, t.GATEWAY_STATUS, t.DECISIONS, t.DEAD_LETTERS),
+            *(t.FLEET, t.ORDERS, t.TABLE_ORDERS, t.ENDPOINT_HEALTH, t.ROUTING_TABLE, t.GATEWAY_STATUS),
+            *(t.DECISIONS, t.DEAD_LETTERS),
             *(t.ENDPOINT_METRICS, t.ARRIVALS),  # what was replayed is recognised there
         ),
-        writes=(t.ORDERS, t.ENDPOINT_METRICS, t.ARRIVALS),
+        writes=(t.ORDERS, t.TABLE_ORDERS, t.ENDPOINT_METRICS, t.ARRIVALS),
         watches=_ROOMS,
         every=("DESCRIBE", "DESCRIBE_CONFIGS"),
     ),
