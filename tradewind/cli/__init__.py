@@ -23,6 +23,7 @@ from tradewind.cli import (
     roles,
     status,
     table,
+    table_orders,
     topics,
     up,
     version,
@@ -42,6 +43,10 @@ app.command("fault")(demo.fault)
 app.command("init")(init.init)
 app.command("up")(up.up)
 app.command("status")(status.status)
+table.app.command("diff")(table_orders.diff)
+table.app.command("freeze")(table_orders.freeze)
+table.app.command("unfreeze")(table_orders.unfreeze)
+table.app.command("rollback")(table_orders.rollback)
 app.add_typer(table.app, name="table")
 app.command("drain")(drain.drain)
 app.command("undrain")(drain.undrain)
