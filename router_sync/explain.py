@@ -157,11 +157,15 @@ def _candidates(draft: Draft, row: int, columns: Ints, use: Floats, next_each: F
 
 
 def _excluded(draft: Draft, row: int, columns: Ints) -> Iterator[Exclusion]:
-    """Why each of `columns`, endpoints of the service, is not usable."""
+    """Why each of `columns`, endpoints of the service, is not usable: the law first, then orders, then health."""
     plan, flow = draft.plan, draft.plan.flows[row]
     for column in columns.tolist():
         name = plan.names[column]
-        law = plan.law.why_not(flow.service, flow.class_.name, name)
-        order, standing = draft.orders.get(name), draft.standings.get(name, Standing())
-        ordered = words(name, order) if order is not None else ""
-        yield Exclusion(endpoint=name, reason=(law or ordered or standing.reason or "no ready replica")[:REASON])
+        if law := plan.law.why_not(flow.service, flow.class_.name, name):
+            yield Exclusion(endpoint=name, reason=law[:REASON], kind="law")
+        elif (order := draft.orders.get(name)) is not None:
+            yield Exclusion(endpoint=name, reason=words(name, order)[:REASON], kind="order")
+        elif not (standing := draft.standings.get(name, Standing())).usable:
+            yield Exclusion(endpoint=name, reason=standing.reason[:REASON] or "down, no reason given", kind="health")
+        else:
+            yield Exclusion(endpoint=name, reason="no ready replica", kind="capacity")

@@ -40,10 +40,15 @@ class Scores:
 
 def scores(plan: Layout, p95_ms: Floats, usd_per_s: float) -> Scores:
     """Scores where `p95_ms` [F, E] is the p95 inside each endpoint and a late second costs `usd_per_s`."""
-    latency = usd_per_s * late_s(plan.rtt_ms + p95_ms, plan.slo_ms[:, None])
-    near = usd_per_s * NEARNESS * (plan.rtt_ms + p95_ms) / 1000.0
+    latency = usd_per_s * felt_s(plan.rtt_ms + p95_ms, plan.slo_ms[:, None])
     crowd = plan.price_usd + usd_per_s * p95_ms.mean(axis=0) / 1000.0
-    return Scores(plan.price_usd, latency + near, np.maximum(crowd, 1e-9))
+    return Scores(plan.price_usd, latency, np.maximum(crowd, 1e-9))
+
+
+def felt_s(total_ms: Floats, slo_ms: Floats) -> Floats:
+    """Seconds that latency is priced by: lateness, and a crumb of the whole way."""
+    out: Floats = late_s(total_ms, slo_ms) + NEARNESS * total_ms / 1000.0
+    return out
 
 
 def late_s(total_ms: Floats, slo_ms: Floats) -> Floats:

@@ -673,6 +673,8 @@ class Exclusion(Record, frozen=True, kw_only=True):
 
     endpoint: Name
     reason: Text
+    kind: Literal["", "law", "order", "health", "capacity"] = ""
+    """What speaks against it: a rule, an operator, its health, or that it has no ready replica. Empty: not told."""
 
 
 class Candidate(Record, frozen=True, kw_only=True):

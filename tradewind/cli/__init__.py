@@ -18,6 +18,7 @@ from tradewind.cli import (
     demo,
     doctor,
     drain,
+    explain,
     init,
     keys,
     roles,
@@ -48,6 +49,7 @@ table.app.command("freeze")(table_orders.freeze)
 table.app.command("unfreeze")(table_orders.unfreeze)
 table.app.command("rollback")(table_orders.rollback)
 app.add_typer(table.app, name="table")
+app.command("explain")(explain.explain)
 app.command("drain")(drain.drain)
 app.command("undrain")(drain.undrain)
 app.add_typer(dead_letters.app, name="dead-letters")

@@ -15,6 +15,7 @@ from streams.settings import Settings
 from tradewind.hands import kafka
 
 R = TypeVar("R", bound=msgspec.Struct)
+T = TypeVar("T")
 HEALTH_S = 15.0
 """Health older than this says nothing any more."""
 
@@ -89,18 +90,19 @@ async def health(consumer: Any, settings: Settings, now_s: float) -> list[Endpoi
 
 def endpoint_of(known: Fleet, name: str) -> Endpoint:
     """The endpoint of that name. Raises BadSetting with the name that was meant."""
-    return _named("ENDPOINT", name, {e.name: e for e in known.endpoints})
+    return named("ENDPOINT", name, {e.name: e for e in known.endpoints})
 
 
 def service_of(known: Fleet, name: str) -> Service:
     """The service of that name. Raises BadSetting with the name that was meant."""
-    return _named("SERVICE", name, {s.name: s for s in known.services})
+    return named("SERVICE", name, {s.name: s for s in known.services})
 
 
-def _named(argument: str, name: str, there: Mapping[str, R]) -> R:
+def named(argument: str, name: str, there: Mapping[str, T]) -> T:
+    """What is there under `name`. Raises BadSetting, about `argument`, with the name that was meant."""
     if name in there:
         return there[name]
     hint = meant(name, there).lstrip(": ")
-    hint = f"{hint[:1].upper()}{hint[1:]}" if hint else f"The fleet has {', '.join(sorted(there)[:12])}"
+    hint = f"{hint[:1].upper()}{hint[1:]}" if hint else f"There are {', '.join(sorted(there)[:12])}"
     where = "flag" if argument.startswith("-") else "argument"
     raise BadSetting(where, argument, name, hint)
