@@ -64,6 +64,13 @@ async def test_she_freezes_a_table_rolls_it_back_compares_and_lets_it_go(mine: S
         assert (back.epoch, back.version) > (drained.epoch, drained.version)
         assert shares(back) == {B: 1.0}
 
+        code, told_why = await she.types("explain", "chat", "--origin", "eu", "--class", "batch")
+        assert (code, told_why["vouched"], told_why["held"]) == (0, True, back.held)
+        assert {e["endpoint"]: e["share"] for e in told_why["routes"][0]["endpoints"]} == {A: 0.0, B: 1.0}
+        code, chain = await she.types("decisions", "verify")
+        [state] = chain["services"]
+        assert (code, chain["signatures"], state["vouched"]) == (0, True, state["decisions"])
+
         code, found = await she.types("table", "diff", "chat", f"{before.epoch}.{before.version}", told["of"])
         assert code == 0
         assert found["states"] == [{"of": A, "what": "state", "was": "ready", "now": "drain"}]

@@ -15,6 +15,7 @@ from tradewind import __version__
 from tradewind.cli import (
     config,
     dead_letters,
+    decisions,
     demo,
     doctor,
     drain,
@@ -52,6 +53,7 @@ app.add_typer(table.app, name="table")
 app.command("explain")(explain.explain)
 app.command("drain")(drain.drain)
 app.command("undrain")(drain.undrain)
+app.add_typer(decisions.app, name="decisions")
 app.add_typer(dead_letters.app, name="dead-letters")
 app.command("doctor")(doctor.doctor)
 app.add_typer(config.app, name="config")

@@ -27,8 +27,8 @@ class Explained(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     held: str
     """By whose order the table in force is held, and why."""
-    vouched: bool
-    """A signed table leads to the decision, and its bytes are as they were."""
+    vouched: bool | None
+    """A signed table leads to the decision, and its bytes are as they were. None: signatures were not checked."""
     inputs: dict[str, int]
     routes: tuple[Weighing, ...]
     said_at_s: float | None = None
@@ -63,7 +63,8 @@ async def explain(settings: Settings, trust: Trust | None, which: Which) -> Expl
             # the decision that the table names is the one; older routers' tables name none
             exact = which.number is None and table.decision
             if (one.decision.digest == table.decision) if exact else number <= wanted:
-                return explained(one.decision, table, fleet, which, vouched=one.vouched)
+                vouched = one.vouched if trust is not None else None
+                return explained(one.decision, table, fleet, which, vouched=vouched)
     raise Missing(
         f"The decision behind table {wanted[0]}.{wanted[1]} of {which.service} is not on the topic",
         "Decisions are kept for 400 days; `tradewind decisions verify` says whether some are missing",
@@ -83,7 +84,9 @@ def check(fleet: Fleet, which: Which) -> None:
             facts.named(flag, name, dict.fromkeys(there))
 
 
-def explained(decision: Decision, table: RoutingTable, fleet: Fleet, which: Which, *, vouched: bool) -> Explained:
+def explained(
+    decision: Decision, table: RoutingTable, fleet: Fleet, which: Which, *, vouched: bool | None
+) -> Explained:
     """`decision` in the light of the table in force and the fleet."""
     number = which.number or (table.epoch, table.version)
     return Explained(

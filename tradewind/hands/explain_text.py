@@ -43,12 +43,15 @@ def lines(found: Explained, now_s: float) -> Iterator[str]:
 def _head(found: Explained, now_s: float) -> Iterator[str]:
     said = f", said {ago(now_s - found.said_at_s)} ago" if found.said_at_s is not None else ""
     gap = "" if found.gap is None else f", within {percent(found.gap)} of the optimum"
-    vouched = "" if found.vouched else "; no signed table vouches for this decision"
+    vouched = _VOUCHED[found.vouched]
     yield f"{found.service}  table {found.number}{said}"
     yield f"  decided as {found.decided} at {at(found.made_at_s)} by {_METHOD[found.method]}{gap}{vouched}"
     yield f"  why: {found.reason or 'no reason given'}"
 
 
+_VOUCHED = {
+    True: "", False: "; no signed table vouches for this decision", None: "; signature not checked (--trust FILE)"
+}  # fmt: skip
 _METHOD = {"lp": "the optimiser", "greedy": "the greedy filler (at once; the optimiser follows)"}
 
 
