@@ -84,8 +84,11 @@ ROLES: Final[tuple[Role, ...]] = (
     Role(
         name="router",
         says="tradewind worker router",
-        reads=(t.FLEET, t.ORDERS, t.TABLE_ORDERS, t.ENDPOINT_HEALTH, t.DEMAND, t.ROUTING_TABLE),
-        writes=(t.ROUTING_TABLE, t.DECISIONS, t.DEAD_LETTERS),
+        reads=(
+            *(t.FLEET, t.ORDERS, t.TABLE_ORDERS, t.ENDPOINT_HEALTH, t.DEMAND, t.ROUTING_TABLE),
+            *(t.DEFERRED, t.RELEASES, t.SPOT_PRICES, t.CARBON_INTENSITY),
+        ),
+        writes=(t.ROUTING_TABLE, t.DECISIONS, t.RELEASES, t.DEAD_LETTERS),
         rooms=("router",),
     ),
     Role(
@@ -96,6 +99,17 @@ ROLES: Final[tuple[Role, ...]] = (
     ),
     Role(name="follower", says="a gateway of yours that follows tables", reads=(t.ROUTING_TABLE,)),
     Role(name="producer", says="whoever sends metrics of endpoints", writes=(t.ENDPOINT_METRICS,)),
+    Role(
+        name="collector",
+        says="whoever sends prices, carbon and notices of interruptions",
+        writes=(t.SPOT_PRICES, t.CARBON_INTENSITY, t.INTERRUPTIONS),
+    ),
+    Role(
+        name="submitter",
+        says="tradewind defer; whoever hands in work that may wait, and begins it when it is released",
+        reads=(t.FLEET, t.DEFERRED, t.RELEASES),
+        writes=(t.DEFERRED,),
+    ),
     Role(name="publisher", says="tradewind fleet publish", writes=(t.FLEET,)),
     Role(
         name="operator",
