@@ -34,8 +34,10 @@ CHANGED_S: Final = 60.0
 """A plan that moved by less is not said again."""
 AHEAD_S: Final = 7 * 24.0 * HOUR_S
 """So far ahead hours are looked at."""
-MOST: Final = 2000
-"""Jobs that are planned; more wait, the most pressing are planned first."""
+WORK: Final = 4_000_000
+"""Of jobs x hours x groups of endpoints that are planned at once, so that the router's loop is not held up."""
+FEWEST: Final = 20
+"""Jobs, the most pressing, are planned however much work that is; the others when those before them have gone."""
 KEEP_S: Final = 24.0 * HOUR_S
 """After its deadline a released job is remembered so long."""
 LONGEST_S: Final = 28 * 24.0 * HOUR_S
@@ -153,7 +155,8 @@ class Defer:
         state.latest_s |= {wish.job.job: wish.latest_s for wish in wishes}
         state.by = market.by
         ahead = Slots(starts, widths, market.usd, market.spare_rps)
-        state.plans = dict(plans(ahead, list(_running(state, market, now_s)), wishes[:MOST]))
+        most = max(FEWEST, WORK // max(1, market.usd.size))
+        state.plans = dict(plans(ahead, list(_running(state, market, now_s)), wishes[:most]))
 
 
 def _wish(state: Queue, market: Market, job: Deferred, row: int) -> Wish:

@@ -103,8 +103,7 @@ def holding(state: RouterState, now: Situation, now_s: float) -> Holding:
     """What orders hold at `now_s`. An order without routes holds those of the table in force when it is first met."""
     for service, order in state.table_orders.items():
         if not order.routes and (table := state.newest(service)) is not None:
-            of = order.of or f"{table.epoch}.{table.version}"
-            state.table_orders[service] = msgspec.structs.replace(order, routes=table.routes, of=of)
+            state.table_orders[service] = msgspec.structs.replace(order, routes=table.routes)
     orders = in_force(state.table_orders, now.plan.rows_of, now_s)
     wanted = wished(now.plan, orders)
     shares = within(now.problem, wanted)

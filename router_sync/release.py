@@ -20,7 +20,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from router_sync.hours import HOUR_S
-from router_sync.layout import Floats
+from router_sync.layout import Floats, Ints
 from streams.contract.records import Deferred
 
 SLACK: Final = 0.25
@@ -96,6 +96,17 @@ def slots(now_s: float, until_s: float) -> tuple[Floats, Floats, list[int]]:
     return starts, ends - starts, hours
 
 
+class Lane(NamedTuple):
+    """Where jobs of one law and one price of egress go first. Shapes: T hours, O groups that are open to them."""
+
+    flat: Ints
+    """[T, O] places in `free`, the cheapest of each hour first"""
+    usd: Floats
+    """[T, O] of one request, in that order"""
+    open: Ints
+    """[O] the groups"""
+
+
 class Booking:
     """What is booked of the slots ahead."""
 
@@ -104,32 +115,46 @@ class Booking:
         self.free = ahead.spare_rps * ahead.widths_s[:, None]
         """[T, G] requests"""
         self.whole = self.free.copy()
+        self._lanes: dict[tuple[bytes, bytes], Lane] = {}
+
+    def lane(self, may: Floats, egress_usd: Floats) -> Lane:
+        """The lane of jobs with this law, [G], and this price of egress, [G]; made once."""
+        key = may.tobytes(), egress_usd.tobytes()
+        if key not in self._lanes:
+            open_ = np.flatnonzero(may)
+            usd = self.ahead.usd[:, open_] + egress_usd[open_]
+            order = np.argsort(usd, axis=1, kind="stable")
+            flat = open_[order] + np.arange(len(usd))[:, None] * self.free.shape[1]
+            self._lanes[key] = Lane(flat, np.take_along_axis(usd, order, axis=1), open_)
+        return self._lanes[key]
 
     def run(self, requests: float, may: Floats) -> None:
         """Book what is left of a job that runs already, from now on, wherever it is cheapest."""
-        self._take(requests, may, self.ahead.usd, 0)
+        self._take(requests, self.lane(may, np.zeros(len(may))), 0)
 
     def plan(self, wish: Wish) -> Plan:
         """The best start for `wish`, booked; now where nothing better is known, or where it presses."""
-        usd = self.ahead.usd + wish.egress_usd
-        cost, through_s = self._costs(wish, usd)
-        starts = self.ahead.starts_s
+        lane = self.lane(wish.may, wish.egress_usd)
+        cost, through_s = self.costs(wish, lane)
+        starts = self.ahead.starts_s[: len(cost)]
         fits = (through_s <= wish.job.deadline_at_s) & (starts <= wish.latest_s)
-        at = _chosen(np.where(fits, cost, np.inf), cost[0], starts, wish.held_s)
-        at_s = self._within(at, wish)
-        self._take(float(wish.job.requests), wish.may, usd, at)
-        now_usd = float(cost[0]) if np.isfinite(cost[0]) else float(usd[0] @ wish.may / max(wish.may.sum(), 1.0))
+        at = _chosen(np.where(fits, cost, np.inf), float(cost[0]), starts, wish.held_s)
+        at_s = self._within(at, lane, wish.latest_s)
+        self._take(float(wish.job.requests), lane, at)
+        now_usd = float(cost[0]) if np.isfinite(cost[0]) else float(lane.usd[0].mean())
         return Plan(at_s, float(cost[at]) if np.isfinite(cost[at]) else now_usd, now_usd)
 
-    def _costs(self, wish: Wish, usd: Floats) -> tuple[Floats, Floats]:
-        """[T] mean dollars of a request, and when all are through, by start; infinite where there is not room."""
-        order = np.argsort(usd, axis=1, kind="stable")
-        room = np.take_along_axis(self.free * wish.may, order, axis=1)
-        price = np.take_along_axis(usd, order, axis=1)
+    def costs(self, wish: Wish, lane: Lane) -> tuple[Floats, Floats]:
+        """Mean dollars of a request, and when all are through, by start; infinite where there is not room.
+
+        Of the slots that begin before the deadline: [T] or fewer.
+        """
+        count = max(1, int(np.searchsorted(self.ahead.starts_s, wish.job.deadline_at_s)))
+        room, price = self.free.take(lane.flat[:count]), lane.usd[:count]
         filled, paid = room.cumsum(axis=1), (room * price).cumsum(axis=1)
         before = np.concatenate(([0.0], filled[:, -1].cumsum()))
         spent = np.concatenate(([0.0], paid[:, -1].cumsum()))
-        count, requests = len(before) - 1, float(wish.job.requests)
+        requests = float(wish.job.requests)
         last = np.searchsorted(before, before[:-1] + requests * (1.0 - 1e-12)) - 1
         done = last < count
         at = np.clip(last, np.arange(count), count - 1)
@@ -140,21 +165,23 @@ class Booking:
         busy = self.ahead.widths_s[at] * rest / np.maximum(filled[at, -1], 1e-12)
         return cost, np.where(done, self.ahead.starts_s[at] + busy, np.inf)
 
-    def _within(self, at: int, wish: Wish) -> float:
+    def _within(self, at: int, lane: Lane, latest_s: float) -> float:
         """When in its slot a job begins: once those booked before it should be through, and no later than is safe."""
-        whole, free = float(self.whole[at] @ wish.may), float(self.free[at] @ wish.may)
+        whole, free = float(self.whole[at, lane.open].sum()), float(self.free[at, lane.open].sum())
         begun = 1.0 - free / whole if whole > 0 else 0.0
         start_s = float(self.ahead.starts_s[at])
-        return max(start_s, min(start_s + begun * float(self.ahead.widths_s[at]), wish.latest_s))
+        return max(start_s, min(start_s + begun * float(self.ahead.widths_s[at]), latest_s))
 
-    def _take(self, requests: float, may: Floats, usd: Floats, start: int) -> None:
-        for at in range(start, len(self.free)):
-            for group in np.argsort(usd[at], kind="stable").tolist():
-                taken = min(requests, float(self.free[at, group] * may[group]))
-                self.free[at, group] -= taken
-                requests -= taken
-                if requests <= 1e-9:
-                    return
+    def _take(self, requests: float, lane: Lane, start: int) -> None:
+        flat = self.free.reshape(-1)
+        for places in lane.flat[start:]:
+            filled = flat[places].cumsum()
+            full = int(np.searchsorted(filled, requests))
+            flat[places[:full]] = 0.0
+            if full < len(places):
+                flat[places[full]] = filled[full] - requests
+                return
+            requests -= float(filled[-1])
 
 
 def _chosen(cost: Floats, now_usd: float, starts_s: Floats, held_s: float | None) -> int:

@@ -9,6 +9,8 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from router_sync.flow import steps
+from router_sync.layout import Floats
+from router_sync.release import Booking, Slots, Wish
 from router_sync.sign import Signer
 from streams.contract.records import CarbonIntensity, Deferred, Fleet, Record, Release
 from streams.contract.topics import DEAD_FIELD, DEAD_LETTERS, DEAD_REASON, DEFERRED, RELEASES, TOPIC_OF
@@ -51,11 +53,17 @@ def carbon(
     ]  # fmt: skip
 
 
+def alone(ahead: Slots, wish: Wish) -> tuple[Floats, Floats]:
+    """By start: mean dollars of a request of `wish`, and when it is through, where nothing else is booked."""
+    booking = Booking(ahead)
+    return booking.costs(wish, booking.lane(wish.may, wish.egress_usd))
+
+
 class Night:
     """The queue, hour by hour. `say` hands records in now."""
 
-    def __init__(self, of: Fleet | None = None, now_s: float = NOON_S) -> None:
-        [step] = [step for step in steps(Settings(), SIGNER) if step.name == "defer"]
+    def __init__(self, of: Fleet | None = None, now_s: float = NOON_S, tick_s: float = 1.0) -> None:
+        [step] = [step for step in steps(Settings(tick_s=tick_s), SIGNER) if step.name == "defer"]
         self.step = step
         self.carrier = MemoryCarrier([step], now_s=now_s)
         if of is not None:

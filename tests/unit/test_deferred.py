@@ -11,10 +11,10 @@ import pytest
 from router_sync.hours import HeardCosts
 from router_sync.layout import layout
 from router_sync.market import spare_rps
-from router_sync.release import Booking, Slots, Wish
+from router_sync.release import Slots, Wish
 from streams.contract.records import CarbonIntensity, SpotPrice
 from streams.contract.topics import CARBON_INTENSITY, DEFERRED, RELEASES
-from tests.unit.deferred_world import NOON_S, H, Night, carbon, green_fleet, job
+from tests.unit.deferred_world import NOON_S, H, Night, alone, carbon, green_fleet, job
 from tests.unit.router_fleet import endpoint, fleet, request_class
 
 DIRTY_THEN_GREEN = {0: 500.0, 1: 480.0, 2: 450.0, 3: 90.0, 4: 100.0, 5: 300.0, 6: 400.0}
@@ -256,6 +256,19 @@ def test_released_jobs_are_forgotten_a_day_after_their_deadline() -> None:
     assert (state.jobs, state.words) == ({}, {})
 
 
+def test_of_more_jobs_than_can_be_planned_at_once_the_most_pressing_are_and_none_is_late(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("router_sync.deferred.WORK", 1)
+    night = Night(green_fleet(), tick_s=10.0)
+    night.say(*carbon(DIRTY_THEN_GREEN), *(job(f"job-{n:02}", 1000, within_s=(4 + n / 20) * H) for n in range(40)))
+    night.until(0.1)
+    assert {f"job-{n:02}" for n in range(40) if night.words(f"job-{n:02}")} == {f"job-{n:02}" for n in range(20)}
+    night.until(6.0)
+    hours = [night.released_h(f"job-{n:02}") for n in range(40)]
+    assert hours == pytest.approx([3.05] * 40, abs=0.1)
+
+
 # ---------------------------------------------------------------- parts
 
 
@@ -287,12 +300,12 @@ def test_a_price_that_was_in_force_before_does_not_replace_one_that_came_after()
 def test_a_job_takes_the_cheapest_of_each_hour_and_pays_the_mean() -> None:
     ahead = Slots(np.array([0.0, H]), np.array([H, H]), np.array([[1.0, 3.0], [5.0, 2.0]]), np.array([1.0, 1.0]))
     wish = Wish(job(requests=5400, at_s=0.0, within_s=3 * H), np.ones(2), np.zeros(2), 2 * H, None)
-    cost, through = Booking(ahead)._costs(wish, ahead.usd)
+    cost, through = alone(ahead, wish)
     # from 0 on: an hour of 1 $, and 1800 of 3 $; from the second hour on: 3600 of 2 $ and 1800 of 5 $
     assert cost.tolist() == pytest.approx([(3600 * 1 + 1800 * 3) / 5400, (3600 * 2 + 1800 * 5) / 5400])
     assert through.tolist() == pytest.approx([H * 5400 / 7200, H + H * 5400 / 7200])
     large = Wish(job(requests=10_800, at_s=0.0, within_s=3 * H), np.ones(2), np.zeros(2), 2 * H, None)
-    cost, through = Booking(ahead)._costs(large, ahead.usd)
+    cost, through = alone(ahead, large)
     assert cost[0] == pytest.approx((3600 + 3 * 3600 + 2 * 3600) / 10_800)
     assert np.isinf(cost[1])
     assert through[0] == pytest.approx(H + H / 2)

@@ -16,6 +16,7 @@ from tradewind.cli import (
     config,
     dead_letters,
     decisions,
+    defer,
     demo,
     doctor,
     drain,
@@ -54,6 +55,7 @@ app.command("explain")(explain.explain)
 app.command("drain")(drain.drain)
 app.command("undrain")(drain.undrain)
 app.add_typer(decisions.app, name="decisions")
+app.add_typer(defer.app, name="defer")
 app.add_typer(dead_letters.app, name="dead-letters")
 app.command("doctor")(doctor.doctor)
 app.add_typer(config.app, name="config")
