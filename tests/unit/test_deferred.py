@@ -284,8 +284,18 @@ def test_hours_are_means_weighted_by_time_and_forecasts_are_replaced_by_the_last
     assert heard.carbon("IE", [0, 5], 0)[0].carbon_g_per_kwh == 250
     assert heard.carbon("IE", [0, 5], 0)[1].source == "last"
     assert heard.carbon("FR", [0], 0)[0].source == "unknown"
-    heard.advance(2 * H)
-    assert heard.carbon("IE", [2], 2)[0].source == "unknown"
+    heard.fold_carbon(msgspec.structs.replace(half, carbon_g_per_kwh=10, valid_from_s=9 * H, valid_until_s=10 * H))
+    assert [hour.carbon_g_per_kwh for hour in heard.carbon("IE", [0, 8, 9, 20], 0)] == [250, 250, 10, 10]
+    heard.advance(12 * H)
+    assert heard.carbon("IE", [12], 12)[0].source == "unknown"
+
+
+def test_of_too_many_series_new_ones_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("router_sync.hours.SERIES", 1)
+    heard = HeardCosts()
+    for record in (*carbon({0: 5.0}), *carbon({0: 5.0}, zone="FR"), *carbon({1: 6.0})):
+        heard.fold_carbon(record)
+    assert heard.forecast.keys() == {("IE", "average")}
 
 
 def test_a_price_that_was_in_force_before_does_not_replace_one_that_came_after() -> None:
