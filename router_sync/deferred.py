@@ -23,6 +23,7 @@ from router_sync.market import Market, market_of, servable
 from router_sync.orders import meant
 from router_sync.release import Plan, Slots, Wish, latest_safe_s, left_of, plans, slots
 from router_sync.state import Misfit, outdated
+from streams import signals
 from streams.contract.errors import shown
 from streams.contract.records import CarbonIntensity, Deferred, Fleet, Release, SpotPrice
 from streams.contract.topics import CARBON_INTENSITY, DEFERRED
@@ -134,11 +135,16 @@ class Defer:
         state.said, state.said_at_s = tuple(_words(state, now_s)), now_s
         state.words |= {word.job: word for word in state.said}
         state.stale |= any(word.released for word in state.said)
+        _measure(state)
         return state
 
     def view(self, state: Queue, now_s: float) -> Iterable[Release]:
         """Plans that changed and words to begin, made for this moment."""
         return state.said if state.said_at_s == now_s else ()
+
+    def leave(self, state: Queue) -> None:
+        """Another worker owns the queue."""
+        signals.WAITING.set(0)
 
     def _plan(self, state: Queue, now_s: float) -> None:
         state.plans, state.latest_s = {}, {}
@@ -173,6 +179,13 @@ def _running(state: Queue, market: Market, now_s: float) -> Iterator[tuple[float
             left = left_of(job, word.release_at_s, market.alone_s(job, may), now_s)
             if left > 0:
                 yield left, may
+
+
+def _measure(state: Queue) -> None:
+    signals.WAITING.set(sum(1 for _ in state.waiting()))
+    for word in state.said:
+        if word.released:
+            signals.RELEASED.labels(word.service).inc()
 
 
 # ---------------------------------------------------------------- what is said

@@ -251,6 +251,7 @@ class Router:
         state.said = (*tables, *decisions)
         for table in tables:
             signals.TABLES.labels(table.service, why).inc()
+            signals.HELD.labels(table.service).set(bool(table.held))
             if why != "heartbeat":
                 signals.event("table_published", service=table.service, epoch=table.epoch, version=table.version,
                               why=why, reason=table.reason)  # fmt: skip

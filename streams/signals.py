@@ -59,6 +59,9 @@ TABLES: Final = _counter("tables_published_total", "Routing tables published.", 
 SOLVE_S: Final = _histogram("solve_seconds", "Time of one solve.", _SECONDS, "method")
 GAP: Final = _gauge("objective_gap_share", "Objective of the greedy shares above the LP's, as a share.", "service")
 UNSERVED: Final = _gauge("unserved_rps", "Demand no allowed capacity is left for.", "service")
+HELD: Final = _gauge("table_held", "1 while an operator's order holds the shares of a table.", "service")
+WAITING: Final = _gauge("deferred_jobs", "Jobs that wait for a cheaper or greener hour.")
+RELEASED: Final = _counter("deferred_released_total", "Jobs that were told to begin.", "service")
 
 # gateways
 REQUESTS: Final = _counter("requests_total", "Requests answered by the gateway.", "service", "class", "code")
