@@ -109,7 +109,8 @@ class Defer:
             match record:
                 case Release():
                     known = state.words.get(record.job)
-                    if known is None or record.made_at_s >= known.made_at_s:
+                    # of the same time where a submitter's clock runs ahead: a word to begin is never taken back
+                    if known is None or (record.made_at_s, record.released) >= (known.made_at_s, known.released):
                         state.words[record.job] = record
                 case Fleet():
                     _follow(state, record)

@@ -125,7 +125,7 @@ def _one(
 ) -> Considered:
     plan, flow = draft.plan, draft.plan.flows[row]
     usable = np.flatnonzero(draft.usable[row])
-    ranked = usable[np.lexsort((draft.scores.total_usd[row, usable], -draft.shares[row, usable]))][:most]
+    ranked = usable[np.lexsort((draft.scores.of(row)[usable], -draft.shares[row, usable]))][:most]
     served = plan.served[flow.service]
     closed = served[~draft.usable[row, served]]
     # the down first, they are news; then the forbidden

@@ -46,11 +46,11 @@ class Holding:
 
     def over(self, shares: Floats) -> Floats:
         """[F, E] `shares` with the held ones in their places."""
-        return np.where(self.rows[:, None], self.shares, shares)
+        return np.where(self.rows[:, None], self.shares, shares) if self.rows.any() else shares
 
     def moves(self, shares: Floats) -> bool:
         """Whether held shares have to go elsewhere than `shares` has them."""
-        return bool((np.abs(shares - self.over(shares)).sum(axis=1) > 2 * MOVED).any())
+        return bool(self.rows.any() and (np.abs(shares - self.over(shares)).sum(axis=1) > 2 * MOVED).any())
 
 
 # ---------------------------------------------------------------- refused
@@ -105,6 +105,8 @@ def holding(state: RouterState, now: Situation, now_s: float) -> Holding:
         if not order.routes and (table := state.newest(service)) is not None:
             state.table_orders[service] = msgspec.structs.replace(order, routes=table.routes)
     orders = in_force(state.table_orders, now.plan.rows_of, now_s)
+    if not orders:
+        return Holding(np.zeros(len(now.plan.flows), np.bool_), np.zeros(now.plan.may.shape), {})
     wanted = wished(now.plan, orders)
     shares = within(now.problem, wanted)
     rows: Bools = shares.sum(axis=1) > 0

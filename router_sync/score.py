@@ -37,6 +37,11 @@ class Scores:
         """[F, E]"""
         return self.price_usd[None, :] + self.latency_usd
 
+    def of(self, row: int) -> Floats:
+        """[E] the total of one flow: to ask for all of them for each would take a second in a large fleet."""
+        out: Floats = self.price_usd + self.latency_usd[row]
+        return out
+
 
 def scores(plan: Layout, p95_ms: Floats, usd_per_s: float) -> Scores:
     """Scores where `p95_ms` [F, E] is the p95 inside each endpoint and a late second costs `usd_per_s`."""

@@ -149,7 +149,7 @@ def _state(endpoint: Endpoint, draft: Draft) -> EndpointState:
 def _route(draft: Draft, row: int) -> Route:
     plan, flow = draft.plan, draft.plan.flows[row]
     chosen = np.flatnonzero(draft.shares[row] > NOTHING).tolist()
-    ranked = np.argsort(draft.scores.total_usd[row], kind="stable")
+    ranked = np.argsort(draft.scores.of(row), kind="stable")
     next_best = ranked[draft.usable[row, ranked]][:FALLBACKS].tolist()
     return Route(
         origin=flow.origin,

@@ -17,6 +17,7 @@ from tests.contract.on_kafka import read_all, until
 from tests.integration.test_hands import A, B, Operator, mine, newest, publish, router, two  # noqa: F401
 from tests.unit.router_fleet import endpoint, fleet
 from tradewind.cli import app
+from tradewind.hands.decisions import number_of
 
 pytestmark = pytest.mark.kafka
 
@@ -76,7 +77,8 @@ async def test_she_freezes_a_table_rolls_it_back_compares_and_lets_it_go(mine: S
         assert found["states"] == [{"of": A, "what": "state", "was": "ready", "now": "drain"}]
         moved = {(r["origin"], r["class"]): r["shares"] for r in found["routes"]}
         assert moved["eu", "batch"][A][1] == 0.0
-        assert (await she.types("table", "diff", "chat"))[1]["b"] == f"{back.epoch}.{back.version}"
+        last = (await she.types("table", "diff", "chat"))[1]["b"]
+        assert number_of("B", last) >= (back.epoch, back.version)
 
 
 async def test_what_cannot_be_held_is_refused_with_what_could(mine: Settings) -> None:  # noqa: F811

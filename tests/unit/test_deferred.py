@@ -165,6 +165,16 @@ def test_a_submitter_whose_clock_runs_ahead_is_released_once() -> None:
     assert len(night.words()) == 1
 
 
+def test_a_plan_that_is_read_back_late_takes_no_word_to_begin_back() -> None:
+    night = Night(green_fleet())
+    night.say(job(at_s=NOON_S + 60.0))
+    night.until(0.001)
+    [word] = night.words()
+    night.say(msgspec.structs.replace(word, released=False))
+    night.until(1.0)
+    assert [w.released for w in night.words()] == [True, False], "the second is what was put there by hand"
+
+
 def test_only_endpoints_that_law_allows_count() -> None:
     kinds = (request_class(), request_class("nightly", defer_s=24 * H, jurisdictions=("US",)))
     ends = (
