@@ -44,13 +44,16 @@ async def test_she_freezes_a_table_rolls_it_back_compares_and_lets_it_go(mine: S
         )
         table = told["table"]
         assert (code, table["after_ms"] < 2000, told["hold"]) == (0, True, True)
-        assert table["held"].startswith(f"held at {told['of']} by ann until ")
+        assert table["held"].startswith("held by ann until ")
         assert table["held"].endswith(": strange bill")
+        assert told["of"] == f"{table['epoch']}.{table['version']}"
+        held = table["held"].replace("held by", f"held at {told['of']} by")
+        await until(lambda: _held(mine, held))
         assert table["changed"]["routes"] == []
         assert shares(await newest(mine)) == shares(before)
         noted = (await she.types("status"))[1]["noted"]
-        assert f"the table for chat is {table['held']}" in noted
-        assert (await she.types("table", "show", "chat"))[1]["tables"][0]["held"] == table["held"]
+        assert f"the table for chat is {held}" in noted
+        assert (await she.types("table", "show", "chat"))[1]["tables"][0]["held"] == held
 
         assert (await she.types("drain", A, "--by", "ann"))[0] == 0
         drained = await newest(mine)
@@ -110,6 +113,10 @@ async def test_an_order_for_a_service_that_left_the_fleet_can_be_ended(mine: Set
         given = await read_all(mine, topics.TABLE_ORDERS)
         assert msgspec.json.decode(given[0].value, type=TableOrder).hold
         assert given[-1].value is None
+
+
+async def _held(mine: Settings, held: str) -> bool:  # noqa: F811
+    return (await newest(mine)).held == held
 
 
 async def _serves(mine: Settings, service: bytes) -> bool:  # noqa: F811

@@ -40,8 +40,9 @@ class Given(msgspec.Struct, frozen=True, kw_only=True):
 async def routed(
     settings: Settings, trust: Trust | None, order: TableOrder, to: tuple[int, int] | None, steps: int
 ) -> Given:
-    """`order` with the routes it is to hold: of table `to`, else of `steps` changes ago; 0: those in force.
+    """`order` with the routes it is to hold: of table `to`, else of `steps` changes ago.
 
+    0: none, the router holds what is in force when it reads the order: by then it may have made another table.
     Raises Missing when they are gone, or nothing of them fits the fleet.
     """
     async with kafka.reader(settings) as consumer:
@@ -52,8 +53,8 @@ async def routed(
         elif steps:
             old = await old_tables.back(consumer, settings, trust, order.service, steps)
         else:
-            now = await old_tables.in_force(consumer, settings, trust, order.service)
-            old = old_tables.Old(number=(now.epoch, now.version), table=now)
+            await old_tables.in_force(consumer, settings, trust, order.service)
+            return Given(order=order)
     routes, left_out = old_tables.fitted(old, order.service, fleet)
     if not routes:
         raise Missing(f"Nothing of table {old.name} fits the fleet any more", "; ".join(left_out[:8]) or "It was empty")
@@ -73,7 +74,20 @@ async def give(settings: Settings, given: Given, clock: Callable[[], float], tru
         return one.table.held.startswith(wanted) if wanted else not one.table.held
 
     found = await saying.seen(settings, order, (order.service,), shows, clock, trust, wait)
-    return msgspec.structs.replace(given, table=_held(found[0]) if found else None)
+    if not found:
+        return given
+    if order.hold and not order.routes:
+        order = await _pinned(settings, order, found[0].now, clock)
+    return msgspec.structs.replace(given, order=order, table=_held(found[0]))
+
+
+async def _pinned(settings: Settings, order: TableOrder, held: Held, clock: Callable[[], float]) -> TableOrder:
+    """The order with the routes that are held by it, given again: a router that takes over while an endpoint is away
+    still knows what it is to get back."""
+    table = held.table
+    pinned = msgspec.structs.replace(order, routes=table.routes, of=f"{table.epoch}.{table.version}")
+    await saying.say(settings, pinned, clock())
+    return pinned
 
 
 def _held(seen: saying.Seen) -> HeldTable:
