@@ -65,6 +65,9 @@ BUDGET_PRICE: Final = _gauge(
 )
 GAP: Final = _gauge("objective_gap_share", "Objective of the greedy shares above the LP's, as a share.", "service")
 UNSERVED: Final = _gauge("unserved_rps", "Demand no allowed capacity is left for.", "service")
+HELD: Final = _gauge("table_held", "1 while an operator's order holds the shares of a table.", "service")
+WAITING: Final = _gauge("deferred_jobs", "Jobs that wait for a cheaper or greener hour.")
+RELEASED: Final = _counter("deferred_released_total", "Jobs that were told to begin.", "service")
 
 # actuators
 PLANS: Final = _counter("plans_total", "Capacity plans handed to actuators, by what came of them.", "kind", "outcome")

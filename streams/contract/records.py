@@ -714,6 +714,8 @@ class Exclusion(Record, frozen=True, kw_only=True):
 
     endpoint: Name
     reason: Text
+    kind: Literal["", "law", "order", "notice", "health", "capacity"] = ""
+    """What speaks against it: a rule, an operator, its health, or that it has no ready replica. Empty: not told."""
 
 
 class Candidate(Record, frozen=True, kw_only=True):
@@ -728,6 +730,12 @@ class Candidate(Record, frozen=True, kw_only=True):
     risk_usd: Usd = 0.0
     rule_usd: Usd = 0.0
     """What rules of preference and budgets add."""
+    crowd_usd: Usd = 0.0
+    """What one more request there would add by crowding, at the load that was decided on."""
+    last_crowd_usd: Usd | None = None
+    """What the last request there added, where a segment of its capacity is just full; None: as much as the next."""
+    load: Annotated[float, Meta(ge=0, le=1e9)] | None = None
+    """Of its capacity, by all flows together; from 1 on it is full. None: not known."""
     p95_ms: Ms | None = None
     """At the caller, the way included."""
 
@@ -740,6 +748,8 @@ class Considered(Record, frozen=True, kw_only=True):
     demand_rps: Amount
     candidates: tuple[Candidate, ...]
     excluded: tuple[Exclusion, ...] = ()
+    left_out: Count = 0
+    """Candidates and exclusions that are not named, so that the record stays small; those in use are named first."""
     unserved_rps: Amount = 0.0
 
 

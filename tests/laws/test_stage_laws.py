@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,14 +23,18 @@ from streams.contract.topics import (
     ARRIVALS,
     CAPACITY,
     CAPACITY_PLAN,
+    CARBON_INTENSITY,
+    DEFERRED,
     DEMAND,
     ENDPOINT_HEALTH,
     ENDPOINT_METRICS,
     FLEET,
     INTERRUPTIONS,
     ORDERS,
+    RELEASES,
     SPOT_PRICES,
     SPOT_RISK,
+    TABLE_ORDERS,
     Topic,
 )
 from streams.runtime.batch import Batch, Message
@@ -58,15 +63,15 @@ THE_FLEET = r.Fleet(
     services=(
         r.Service(
             name="chat", default_class="interactive",
-            classes=tuple(r.RequestClass(name=c, slo_p95_ms=400) for c in CLASSES),
+            classes=tuple(r.RequestClass(name=c, slo_p95_ms=400, defer_s=7200) for c in CLASSES),
         ),
     ),
     origins=(r.Origin(name="eu", jurisdiction="DE", rtt_ms={"eu": 10, "us": 90}),),
     endpoints=tuple(
         r.Endpoint(
             name=name, url="http://127.0.0.1:1", services=("chat",), provider="p", region=name[:2], zone=name[:2] + "a",
-            jurisdiction="DE", capacity_rps=50, price_usd_per_h=1, market="on_demand" if name == "us-1" else "spot",
-            most_replicas=20,
+            jurisdiction="DE", capacity_rps=50, price_usd_per_h=1, grid_zone=name[:2], power_w=4000,
+            market="on_demand" if name == "us-1" else "spot", most_replicas=20,
         )
         for name in ENDPOINTS
     ),
@@ -152,8 +157,11 @@ def summaries(draw: st.DrawFn) -> list[Sent]:
     said: list[Sent] = []
     for n, stamp_s in enumerate(sorted(draw(st.lists(st.floats(0, 30), max_size=10)))):
         source = draw(st.sampled_from(["0", "1"]))
-        kind = draw(st.sampled_from(["health", "health", "demand", "order"]))
-        if kind == "order":
+        kind = draw(st.sampled_from(["health", "health", "demand", "order", "hold"]))
+        if kind == "hold":
+            gone = draw(st.sampled_from([False] * 3 + [True]))
+            said.append(Sent(TABLE_ORDERS, draw(holds(T0 + stamp_s)), T0 + stamp_s, gone))
+        elif kind == "order":
             said.append(
                 Sent(ORDERS, draw(orders(T0 + stamp_s)), T0 + stamp_s, draw(st.sampled_from([False] * 3 + [True])))
             )
@@ -179,6 +187,52 @@ def orders(draw: st.DrawFn, at_s: float) -> r.Order:
     until_s = draw(st.one_of(st.none(), st.floats(1, 90).map(lambda s: at_s + s)))
     endpoint = draw(st.sampled_from(ENDPOINTS))
     return r.Order(endpoint=endpoint, drain=draw(st.sampled_from([True, True, False])), at_s=at_s, until_s=until_s)
+
+
+@st.composite
+def holds(draw: st.DrawFn, at_s: float) -> r.TableOrder:
+    """An order that holds the table given at `at_s`, as it is or as it was."""
+    until_s = draw(st.one_of(st.none(), st.floats(1, 90).map(lambda s: at_s + s)))
+    names = draw(st.lists(st.sampled_from(ENDPOINTS), max_size=3, unique=True))
+    shares = tuple(1.0 / len(names) for _ in names)
+    route = r.Route(origin="eu", class_="batch", slo_p95_ms=400, endpoints=tuple(names), shares=shares)
+    hold = draw(st.sampled_from([True, True, False]))
+    return r.TableOrder(service="chat", hold=hold, routes=(route,) if names else (), at_s=at_s, until_s=until_s)
+
+
+@st.composite
+def waiting(draw: st.DrawFn) -> list[Sent]:
+    """What deferred work is decided by: jobs, some taken back, words of a worker before, prices and carbon."""
+    said: list[Sent] = []
+    for stamp_s in sorted(draw(st.lists(st.floats(0, 30), max_size=12))):
+        at_s, name = T0 + stamp_s, draw(st.sampled_from(["a", "b", "c"]))
+        kind = draw(st.sampled_from(["job", "job", "word", "price", "carbon", "carbon"]))
+        if kind == "job":
+            job = r.Deferred(
+                job=name, service="chat", class_=draw(st.sampled_from(CLASSES)), origin="eu", submitted_at_s=at_s,
+                requests=draw(st.integers(1, 500_000)), deadline_at_s=at_s + draw(st.floats(10, 20_000)),
+            )  # fmt: skip
+            said.append(Sent(DEFERRED, job, at_s, draw(st.sampled_from([False] * 4 + [True]))))
+        elif kind == "word":
+            word = r.Release(
+                job=name, service="chat", made_at_s=at_s, release_at_s=at_s + draw(st.floats(0, 7200)),
+                released=draw(st.booleans()), usd_per_request=1e-6, now_usd_per_request=2e-6,
+            )  # fmt: skip
+            said.append(Sent(RELEASES, word, at_s))
+        elif kind == "price":
+            pool = THE_FLEET.endpoints[0].pool
+            usd = draw(st.floats(0, 3))
+            price = r.SpotPrice(pool=pool, price_usd_per_h=usd, effective_at_s=at_s, observed_at_s=at_s)
+            said.append(Sent(SPOT_PRICES, price, at_s))
+        else:
+            since_s = T0 + 1800.0 * draw(st.integers(-50, 6))
+            grams = r.CarbonIntensity(
+                grid_zone=draw(st.sampled_from(["eu", "us"])), kind="average", valid_from_s=since_s,
+                basis=draw(st.sampled_from(["measured", "forecast"])), carbon_g_per_kwh=draw(st.floats(0, 900)),
+                valid_until_s=since_s + draw(st.sampled_from([300.0, 1800.0, 3600.0, 10_000.0])),
+            )  # fmt: skip
+            said.append(Sent(CARBON_INTENSITY, grams, at_s))
+    return said
 
 
 def health_row(endpoint: str, verdict: Any, at_s: float, source: str) -> r.EndpointHealth:
@@ -236,7 +290,8 @@ def markets(draw: st.DrawFn) -> list[Sent]:
 @st.composite
 def needs(draw: st.DrawFn) -> list[Sent]:
     """What the planner hears: of pools, and health, demand and orders."""
-    both = [*draw(markets()), *draw(summaries())]
+    heard = {reads.topic for reads in STEPS["plan"].reads}
+    both = [*draw(markets()), *(said for said in draw(summaries()) if said.topic in heard)]
     return sorted(both, key=lambda one: one.stamp_s)
 
 
@@ -246,7 +301,7 @@ TOPIC_OF_KIND = {
 FLEET_SENT = Sent(FLEET, THE_FLEET, T0)
 HEARD: dict[str, st.SearchStrategy[list[Sent]]] = {
     "health": reports(), "demand": arrivals(), "router": summaries(),
-    "spot-risk": markets(), "plan": needs(),
+    "spot-risk": markets(), "plan": needs(), "defer": waiting(),
 }  # fmt: skip
 
 
@@ -522,6 +577,29 @@ def test_a_drained_endpoint_is_in_no_route_whatever_else_is_heard(data: st.DataO
     for route in said["routes"]:
         assert not now & {*route["endpoints"], *route.get("fallbacks", ())}
         assert bool(route["endpoints"]) == (now != set(ENDPOINTS))
+
+
+@quick
+@given(data=st.data(), after_s=later_s)
+def test_held_shares_lie_where_the_order_has_them_as_far_as_they_may(data: st.DataObject, after_s: float) -> None:
+    sent = data.draw(summaries())
+    last = next((one for one in reversed(sent) if one.topic is TABLE_ORDERS), None)
+    (said, _) = table(seen("router", whole("router", sent), T0 + after_s))
+    order = last.record if last is not None and not last.tombstone else None
+    if not isinstance(order, r.TableOrder) or not order.hold or (order.until_s or math.inf) <= T0 + after_s:
+        assert not said.get("held")
+        return
+    if not order.routes:
+        return  # the first table of this router is what it holds
+    assert said["held"].startswith("held by an operator")
+    route = next(one for one in said["routes"] if one["class"] == "batch")
+    ready = {e["name"] for e in said["endpoints"] if e.get("state", "ready") == "ready"}
+    kept = [name for name in order.routes[0].endpoints if name in ready]
+    if kept:
+        assert set(route["endpoints"]) == set(kept)
+        assert max(route["shares"]) - min(route["shares"]) <= 2e-4
+    elif ready:
+        assert "nothing is left of 1 of its routes" in said["held"]
 
 
 # ---------------------------------------------------------------- 6: silence ages

@@ -11,7 +11,7 @@ import msgspec
 import typer
 
 from streams.runtime import clock
-from tradewind.cli.drain import By, _where, _who
+from tradewind.cli.drain import By, ordered_where, who
 from tradewind.cli.options import AsJson, Bootstrap, Config, Prefix, settled
 
 if TYPE_CHECKING:
@@ -100,9 +100,9 @@ def plan(
     until_s = now_s + duration_s("--for", for_)
     made = CapacityPlan(
         pool=pool, plan_id=f"op-{now_s:.3f}", made_at_s=now_s, want=want, have=0, not_before_s=now_s,
-        reason=reason[:2000], by=_who(by) or "an operator", until_s=until_s,
+        reason=reason[:2000], by=who(by) or "an operator", until_s=until_s,
     )  # fmt: skip
-    settings = _where(config, bootstrap_servers, topic_prefix)
+    settings = ordered_where(config, bootstrap_servers, topic_prefix)
     said = asyncio.run(_given(settings, made, wait=wait))
     _tell(made, said, as_json=as_json, wait=wait)
 
@@ -120,7 +120,7 @@ def release(
     Examples:
       tradewind capacity release aws/eu-west/eu-west-a/g6.xlarge/on_demand
     """
-    settings = _where(config, bootstrap_servers, topic_prefix)
+    settings = ordered_where(config, bootstrap_servers, topic_prefix)
     asyncio.run(_released(settings, pool))
     if as_json:
         print(msgspec.json.encode({"pool": pool, "released": True}).decode())
