@@ -82,6 +82,9 @@ class Runner:
     def __init__(self, step: Step, *, source: str = "tradewind") -> None:
         self.step = step
         self.source = source
+        # looked up once: such a check asks for each method by name
+        self._screens = step.stage if isinstance(step.stage, Screens) else None
+        self._thinks = step.stage if isinstance(step.stage, Thinks) else None
         self.partitions: dict[int, _Partition] = {}
         self._edges: dict[str, Edge[Any]] = {r.topic.name: Edge(r.topic) for r in step.reads}
         self._tombs = frozenset(r.topic.name for r in step.reads if r.tombstones)
@@ -187,8 +190,8 @@ class Runner:
     def _screened(self, state: Any, batch: Batch) -> tuple[Heard[Any], list[Refusal]]:
         """What edge and stage let pass, and what they refuse."""
         heard, refused = self._edges[batch.topic].open(batch)
-        if isinstance(self.step.stage, Screens) and heard.records:
-            screened = list(self.step.stage.screen(state, heard))
+        if self._screens is not None and heard.records:
+            screened = list(self._screens.screen(state, heard))
             heard, refused = heard.without(screened), refused + screened
         return heard, refused
 
@@ -270,23 +273,23 @@ class Runner:
 
     def questions(self) -> list[tuple[int, Question]]:
         """Open questions by partition, at most one under way for each."""
-        stage, asked = self.step.stage, []
-        if isinstance(stage, Thinks):
+        asked: list[tuple[int, Question]] = []
+        if self._thinks is not None:
             for number, held in self.partitions.items():
-                if not held.thinking and not held.restoring and (question := stage.question(held.state)):
+                if not held.thinking and not held.restoring and (question := self._thinks.question(held.state)):
                     held.thinking = True
                     asked.append((number, question))
         return asked
 
     def answer(self, partition: int, answer: Any, now_s: float) -> list[Out]:
         """Hand an answer in (None: it failed, ask again later); views that follow from it come back."""
-        held, stage = self.partitions.get(partition), self.step.stage
-        if held is None or not isinstance(stage, Thinks):
+        held = self.partitions.get(partition)
+        if held is None or self._thinks is None:
             return []
         held.thinking = False
         if answer is None:
             return []
-        held.state = stage.answer(held.state, answer)
+        held.state = self._thinks.answer(held.state, answer)
         held.due_at_s = min(held.due_at_s, max(now_s, held.viewed_at_s + COALESCE_S))
         return self.speak(now_s)
 
