@@ -20,6 +20,7 @@ from tradewind.cli import (
     drain,
     init,
     keys,
+    replay,
     roles,
     status,
     table,
@@ -39,6 +40,7 @@ app = typer.Typer(
 )
 app.command("demo")(demo.demo)
 app.command("fault")(demo.fault)
+app.command("replay")(replay.replay)
 app.command("init")(init.init)
 app.command("up")(up.up)
 app.command("status")(status.status)
