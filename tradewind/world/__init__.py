@@ -1,4 +1,4 @@
-"""A small world to be judged in: pretend endpoints, origins and gateways around the house's own stages, in virtual time.
+"""A small world to be judged in: pretend endpoints, callers and gateways around the house's own stages.
 
     scenario ─► demand · prices · carbon · faults · losses         what happens, whatever is decided
                           │
@@ -8,8 +8,8 @@
                           │                     signed tables, plans, releases
                        timeline: what moved when, and why
 
-Everything that decides is what decides on Kafka: the same stages, records as bytes, tables that are signed and verified,
-the gateways' own library for each pick. Only what stands around it is pretended. Equal seeds give equal bytes.
+Everything that decides is what decides on Kafka: the same stages, records as bytes, tables signed and verified, the
+gateways' own library for each pick. What stands around it is pretended, time is virtual, equal seeds give equal bytes.
 
 Seams for other callers: `Setup` (recorded demand, prices, carbon, lending), `Brain` and `rivals.Rule` (who decides).
 """

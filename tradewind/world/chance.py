@@ -8,10 +8,12 @@ not with its root. The seed decides where it begins.
 from __future__ import annotations
 
 import random
+from math import exp, sqrt
 from typing import Final
 
 _PLASTIC: Final = 1.32471795724474602596
 """The real root of x^3 = x + 1."""
+_MANY: Final = 16.0
 _STEPS: Final = (1.0 / _PLASTIC, 1.0 / _PLASTIC**2)
 
 
@@ -29,3 +31,13 @@ class Even(random.Random):
         self._turn = 1 - turn
         at = self._at[turn] = (self._at[turn] + _STEPS[turn]) % 1.0
         return at
+
+
+def poisson(rng: random.Random, mean: float) -> int:
+    """A whole number by chance, Poisson's with this mean; above a few, the normal one that comes near it."""
+    if mean > _MANY:
+        return max(0, round(rng.gauss(mean, sqrt(mean))))
+    limit, count, product = exp(-mean), 0, rng.random()
+    while product > limit:
+        count, product = count + 1, product * rng.random()
+    return count

@@ -1,11 +1,12 @@
 """What endpoints do with what they are sent in one step: answer, later the fuller they are; refuse; fail; hang.
 
-    sent ─► faults ─► room left? ── no ──► 429            taken ─► how long does it take? ── too long ──► time-out
-                                                            └──► answered
+    sent ─► faults ─► room left? ── no ──► 429, or a time-out      taken ─► too long, by chance? ──► time-out
+                                                                     └──► answered
 
-The median inside grows with load as the curve fitted to a load test does (`tradewind.pretend.curve`); what is sent
-beyond capacity waits in a queue, as many as the declared concurrency holds, and is refused beyond that. Latencies of
-single requests lie around the median, lognormally.
+The p95 inside grows with load as the curve fitted to a load test does: what is declared + 6·x/(1-x) ms, x = 1.15·load
+(`tradewind.pretend.curve`). What is sent beyond capacity waits: as many as the declared concurrency holds, the others
+are refused; or as many as are served before gateways give up on them, the others leave the queue without having been
+worked on. Latencies of single requests lie around a median, lognormally.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from router_sync.gateway.config import Deadlines, Probing
 from streams.contract.records import ErrorKind
 from tradewind.pretend import curve
 from tradewind.world.ground import Ground
-from tradewind.world.replicas import Replicas
+from tradewind.world.replicas import Pool, Replicas
 
 if TYPE_CHECKING:
     from tradewind.world.gateway import Bundle
@@ -30,6 +31,10 @@ FaultKind = Literal["dead", "refusing", "hanging", "slow", "partial"]
 SPREAD: Final = 0.25
 """Standard deviation of the logarithm of one request's latency."""
 P95: Final = 1.645
+TAIL: Final = exp(P95 * SPREAD)
+"""p95 over median."""
+LOAD_S: Final = 3.0
+"""Load is felt over this long: the curve was fitted to minutes, and has the chance of single seconds in it."""
 WANDER: Final = 0.03
 """Of an endpoint's median, from one half minute to the next."""
 WANDER_S: Final = 30.0
@@ -83,13 +88,21 @@ class _State:
 
     capacity_rps: float = 0.0
     most_waiting: float = 0.0
+    impatient: bool = False
+    """Whether it is patience that limits the queue, not concurrency."""
     waiting: float = 0.0
     """In the queue when the step began."""
     taken: int = 0
     room: float = 0.0
     inside_ms: float = 0.0
     """The median, waiting included."""
+    felt_rps: float = 0.0
+    """What was sent of late."""
+    expected_rps: float = 0.0
+    """What gateways send there, as far as the step has got; it begins with what the last one was sent."""
     wander: float = 0.0
+    factor: float = 1.0
+    """Of the p95 in this step: the median over it, trembling, times slower by a fault."""
     sure: FaultKind | None = None
     slower: float = 1.0
     failing: float = 0.0
@@ -105,24 +118,41 @@ class Engine:
     rng: Generator
     span: Span = field(init=False)
     states: list[_State] = field(init=False)
+    _keep: float = field(init=False)
+    _patience_ms: dict[str, float] = field(init=False)
+    """Endpoint to how long an answer may take inside before the least patient of its gateways gives up."""
 
     def __post_init__(self) -> None:
-        self.span = Span(0.0, 1.0)
-        self.states = [_State(inside_ms=end.latency_ms) for end in self.ground.ends]
+        self.span, self._keep = Span(0.0, 1.0), 0.0
+        self._patience_ms = {end.name: self._patience(n) for n, end in enumerate(self.ground.ends)}
+        self.states = [_State(inside_ms=end.latency_ms / TAIL) for end in self.ground.ends]
+
+    def _patience(self, n: int) -> float:
+        flows = [f for f in range(len(self.ground.flows)) if (f, n) not in self.ground.forbidden]
+        return min((self.deadline_ms(f) - float(self.ground.rtt_ms[f, n]) for f in flows), default=0.0)
 
     def begin(self, span: Span) -> None:
         """Know who can take how much in the step `span`, and who fails."""
-        self.span = span
+        self.span, self._keep = span, exp(-span.s / LOAD_S)
         self._wander(span)
         for state, pool in zip(self.states, self.replicas.pools, strict=True):
             state.capacity_rps = pool.ready * pool.end.capacity_rps
-            served_s = pool.end.latency_ms / 1000.0
-            state.most_waiting = pool.ready * max(0.0, pool.end.concurrency - pool.end.capacity_rps * served_s)
+            self._queue(state, pool)
             state.taken, state.room = 0, state.capacity_rps * span.s + state.most_waiting - state.waiting
             state.sure, state.slower, state.failing = None if pool.ready else "refusing", 1.0, 0.0
         for fault in self.faults:
             if fault.from_s < span.until_s and span.from_s < fault.until_s:
                 self._strike(fault)
+        for state in self.states:
+            state.factor = state.slower * exp(state.wander) / TAIL
+
+    def _queue(self, state: _State, pool: Pool) -> None:
+        """How many may wait at an endpoint."""
+        end = pool.end
+        held = pool.ready * max(0.0, end.concurrency - end.capacity_rps * end.latency_ms / 1000.0)
+        patience_ms = self._patience_ms[end.name] - curve.ttft_ms(end.latency_ms, 1.0)
+        served = state.capacity_rps * max(0.0, patience_ms) / 1000.0
+        state.most_waiting, state.impatient = min(held, served), served < held
 
     def _strike(self, fault: Fault) -> None:
         for state in (self.states[n] for n in fault.ends):
@@ -140,15 +170,21 @@ class Engine:
         for state, move in zip(self.states, moves.tolist(), strict=True):
             state.wander = keep * state.wander + move
 
-    def _time(self, n: int) -> None:
-        """The median inside endpoint `n` at what it has taken so far."""
+    def median_ms(self, n: int, rps: float) -> float:
+        """The median inside endpoint `n` when it is sent `rps` for all of the step, waiting included."""
         state, end = self.states[n], self.ground.ends[n]
         capacity = max(state.capacity_rps, _LEAST)
-        rest_ms = end.latency_ms / exp(P95 * SPREAD)
-        load = state.taken / self.span.s / capacity
-        left = max(0.0, state.waiting + state.taken - capacity * self.span.s)
-        wait_ms = 500.0 * (state.waiting + left) / capacity if state.capacity_rps else 0.0
-        state.inside_ms = curve.ttft_ms(rest_ms, load) * state.slower * exp(state.wander) + wait_ms
+        felt = rps + (state.felt_rps - rps) * self._keep
+        median_ms = curve.ttft_ms(end.latency_ms, felt / capacity) * state.factor
+        if state.waiting <= 0.0 and rps <= capacity:
+            return median_ms
+        left = min(max(0.0, state.waiting + (rps - capacity) * self.span.s), state.most_waiting)
+        return median_ms + 500.0 * (state.waiting + left) / capacity
+
+    def _time(self, n: int) -> None:
+        """The median inside endpoint `n` at what it has taken so far."""
+        state = self.states[n]
+        state.inside_ms = self.median_ms(n, state.taken / self.span.s) if state.capacity_rps else 0.0
 
     def end(self) -> None:
         """What waits still, waits on."""
@@ -157,6 +193,8 @@ class Engine:
             state.waiting = min(max(0.0, left), state.most_waiting)
             if not state.taken:
                 self._time(n)
+            state.expected_rps = state.taken / self.span.s
+            state.felt_rps = state.expected_rps + (state.felt_rps - state.expected_rps) * self._keep
 
     # ------------------------------------------------------------ asked by gateways
 
@@ -200,8 +238,9 @@ class Engine:
             yield Miss(bundle, "http_5xx", bundle.count - bundle.ok, self.states[n].inside_ms)
 
     def _refused(self, n: int, sent: list[Bundle]) -> Iterable[Miss]:
-        """What there is no room for is refused, of each bundle as great a part."""
+        """What there is no room for is refused or waits in vain, of each bundle as great a part."""
         state = self.states[n]
+        kind: ErrorKind = "first_byte_timeout" if state.impatient else "http_429"
         wanted = sum(bundle.ok for bundle in sent)
         room = max(0, int(state.room) - state.taken)
         if wanted > room:
@@ -209,7 +248,8 @@ class Engine:
             for bundle in sent:
                 before, passed = int(passed), passed + bundle.ok * room / wanted
                 taken = int(passed + 1e-9) - before
-                yield Miss(bundle, "http_429", bundle.ok - taken, 0.0)
+                ms = self.deadline_ms(bundle.flow) if state.impatient else 0.0
+                yield Miss(bundle, kind, bundle.ok - taken, ms)
                 bundle.ok = taken
         state.taken += min(wanted, room)
 

@@ -21,7 +21,7 @@ from router_sync.client.breaker import STREAK
 from router_sync.gateway.config import Probing, Retries
 from router_sync.gateway.report import Standing
 from streams.contract.records import HARD_ERRORS, ErrorKind, Route, RoutingTable
-from tradewind.world.chance import Even
+from tradewind.world.chance import Even, poisson
 from tradewind.world.engine import Engine, Miss, Span
 from tradewind.world.ground import Ground
 
@@ -29,6 +29,9 @@ RETRIES: Final = Retries()
 PROBING: Final = Probing()
 _SAVED_S: Final = 10.0
 """Of retries are saved up, as in `router_sync.gateway.budget`."""
+GRAIN: Final = 0.05
+"""A bundle is at most so much of what the smallest endpoint of its route can."""
+LEAST_BUNDLES, MOST_BUNDLES = 4, 48
 _PRIOR: Final = 2.0
 """Bundles that the table's shares stand for, when it is guessed what is in flight."""
 _FEW: Final = 4
@@ -74,16 +77,17 @@ class Gateway:
 
     def __init__(self, name: str, origin: str, ground: Ground, engine: Engine, seed: int) -> None:
         self.name, self.origin = name, origin
-        self._ground, self._engine = ground, engine
+        self.ground, self.engine = ground, engine
         self._even, self._rng = Even(seed), random.Random(seed)
         self.now_s = 0.0
+        self._rtt_ms = next(o.rtt_ms for o in ground.fleet.origins if o.name == origin)
         self.pickers: dict[str, Picker] = {}
         self._routes: dict[int, Route] = {}
+        self._locals: dict[int, list[LocalEndpoint]] = {}
+        """Endpoint to what is known of it here, by service."""
         self._standing: dict[str, Standing] = {}
-        self._flying: dict[tuple[int, int], float] = {}
-        """(flow, endpoint) to the requests in flight in the last step."""
-        self._in_flight: dict[int, float] = {}
-        """The same by endpoint."""
+        self._rps: dict[tuple[int, int], float] = {}
+        """(flow, endpoint) to what is sent there from here: in this step as far as it has got, else in the last."""
         self._purse = RETRIES.budget_per_s * _SAVED_S
         self._blind: dict[int, int] = {}
         """Endpoint to the requests that it still gets in this step before its breaker can know."""
@@ -101,10 +105,14 @@ class Gateway:
             self.pickers[table.service] = Picker(table, rng=self._even, clock=lambda: self.now_s)
         else:
             picker.adopt(table)
-        at = self._ground.flow_at
+        at = self.ground.flow_at
         for route in table.routes:
             if route.origin == self.origin and (key := (table.service, route.origin, route.class_)) in at:
                 self._routes[at[key]] = route
+        self._locals = {n: self._known(end.name) for n, end in enumerate(self.ground.ends)}
+
+    def _known(self, name: str) -> list[LocalEndpoint]:
+        return [local for picker in self.pickers.values() if (local := picker.endpoints.get(name)) is not None]
 
     def standing(self, name: str) -> Standing:
         """How an endpoint stands with this gateway."""
@@ -119,34 +127,44 @@ class Gateway:
         most = RETRIES.budget_per_s * _SAVED_S
         self._purse = min(most, self._purse) + RETRIES.budget_per_s * span.s + RETRIES.budget_share * arrived
 
-    def ask(self, flow: int, count: int, picks: int, draw: Callable[[int, float], int]) -> Iterator[Bundle]:
-        """Send `count` requests of `flow` in at most `picks` bundles; `draw` draws how many of them are let in."""
+    def ask(self, flow: int, count: int, draw: Callable[[int, float], int]) -> Iterator[Bundle]:
+        """Send `count` requests of `flow`; `draw` draws how many of them are let in."""
         route = self._routes.get(flow)
         counts = self.counts[flow] = Counts(arrived=count)
         if route is None:
             self._lose(flow, count)
             return
         counts.shed = count - (draw(count, route.admit) if route.admit < 1.0 else count)
-        yield from self._picked(flow, route, count - counts.shed, picks)
+        yield from self._picked(flow, route, count - counts.shed)
 
-    def _picked(self, flow: int, route: Route, count: int, picks: int) -> Iterator[Bundle]:
-        if not count:
-            return
-        several = len(route.endpoints) > 1
-        bundles = min(count, picks) if several else 1
-        each, more = divmod(count, bundles)
-        guess = _Flights(self, flow, route, count) if several else None
+    def _picked(self, flow: int, route: Route, count: int) -> Iterator[Bundle]:
+        """Bundle by bundle; those that went the same way become one."""
+        guess, bundles = _Guess(self, flow, route, count), self.bundles(route, count)
+        same: dict[int, Bundle] = {}
         for n in range(bundles):
-            if guess is not None:
-                guess.set()
-            for bundle in self._sent(flow, each + (n < more), 0.0, ()):
-                if guess is not None:
-                    guess.add(bundle.local.name)
-                yield bundle
+            for bundle in self._sent(flow, (count * (n + 1)) // bundles - (count * n) // bundles, 0.0, ()):
+                guess.add(bundle.end, bundle.count)
+                if bundle.trial or bundle.tried:
+                    yield bundle
+                elif bundle.end in same:
+                    same[bundle.end].count += bundle.count
+                else:
+                    same[bundle.end] = bundle
+        guess.keep()
+        yield from same.values()
+
+    def bundles(self, route: Route, count: int) -> int:
+        """In how many bundles `count` requests go."""
+        if len(route.endpoints) < 2:
+            return min(1, count)
+        ends = (self.ground.end_at[name] for name in route.endpoints)
+        smallest = min(self.engine.states[end].capacity_rps for end in ends)
+        wanted = count / self.engine.span.s / (GRAIN * max(smallest, 1.0))
+        return min(count, max(LEAST_BUNDLES, min(MOST_BUNDLES, ceil(wanted))))
 
     def _sent(self, flow: int, count: int, waited_ms: float, tried: tuple[str, ...]) -> Iterator[Bundle]:
         """Where `count` requests go; what fails at once goes on to the next endpoint by itself."""
-        known, left = self._ground.flows[flow], count
+        known, left = self.ground.flows[flow], count
         while left:
             pick = self.pickers[known.service].pick(self.origin, known.class_.name, None, tried)
             if pick is None:
@@ -154,8 +172,8 @@ class Gateway:
                 return
             trial = pick.endpoint.breaker.enter()
             part = 1 if trial else left
-            end = self._ground.end_at[pick.endpoint.name]
-            sure = self._engine.sure(end, flow)
+            end = self.ground.end_at[pick.endpoint.name]
+            sure = self.engine.sure(end, flow)
             if sure is None:
                 yield Bundle(self, flow, end, pick.endpoint, part, waited_ms, tried, trial)
             else:
@@ -169,7 +187,7 @@ class Gateway:
         if pick.endpoint.breaker.shut:
             return max(1, self.counts[flow].arrived)
         if end not in self._blind:
-            rate = self.counts[flow].arrived / self._engine.span.s
+            rate = self.counts[flow].arrived / self.engine.span.s
             self._blind[end] = STREAK + ceil(rate * pick.share * ms / 1000.0)
         return max(1, self._blind[end])
 
@@ -203,7 +221,7 @@ class Gateway:
 
     def _accuse(self, end: int, count: int) -> None:
         """Hard failures in a row; at the first, two probes at once, as `router_sync.gateway.probe` has it."""
-        standing = self.standing(self._ground.ends[end].name)
+        standing = self.standing(self.ground.ends[end].name)
         first = standing.streak == 0
         standing.hard(self.now_s, request=True)
         standing.streak += count - 1
@@ -229,7 +247,7 @@ class Gateway:
 
     def answered(self, bundles: Iterable[Bundle], slowest: Callable[[int, int], float]) -> None:
         """The step is over, these were answered; `slowest(end, count)` draws the latency of the slowest of them."""
-        self.now_s = self._engine.span.until_s
+        self.now_s = self.engine.span.until_s
         self._learn_late()
         of: dict[int, list[Bundle]] = {}
         for bundle in bundles:
@@ -239,13 +257,15 @@ class Gateway:
             of.setdefault(bundle.end, []).append(bundle)
         for end, ended in of.items():
             self._well(end, ended, slowest)
-        self._fly()
+        self._rps = {at: row.ok / self.engine.span.s for at, row in self.rows.items()}
+        for end in {end for _, end in self._rps}:
+            self.fly(end, self.sent_rps(end), self.engine.states[end].inside_ms)
 
     def _learn_late(self) -> None:
         """Who failed to the end of the step without a breaker's notice is noticed now."""
         for end, left in self._blind.items():
             if left > 0:
-                for local in self._locals(self._ground.ends[end].name):
+                for local in self._locals[end]:
                     self._shake(local, "first_byte_timeout", STREAK)
 
     def _well(self, end: int, bundles: list[Bundle], slowest: Callable[[int, int], float]) -> None:
@@ -253,8 +273,8 @@ class Gateway:
         local, count = bundles[0].local, sum(bundle.ok for bundle in bundles)
         if not count:
             return
-        rtt_ms = float(self._ground.rtt_ms[bundles[0].flow, end])
-        usual_ms = rtt_ms + self._engine.states[end].inside_ms
+        rtt_ms = float(self.ground.rtt_ms[bundles[0].flow, end])
+        usual_ms = rtt_ms + self.engine.states[end].inside_ms
         for ms in (usual_ms, rtt_ms + slowest(end, count)):
             local.in_flight += 1
             local.ok(self.now_s, ms, any(bundle.trial and bundle.ok for bundle in bundles))
@@ -262,50 +282,56 @@ class Gateway:
             local.breaker.good(self.now_s)
         self.standing(local.name).ok(self.now_s)
 
-    def _fly(self) -> None:
-        """Requests in flight, by Little's law."""
-        self._flying, self._in_flight = {}, {}
-        for (flow, end), row in self.rows.items():
-            held_s = (float(self._ground.rtt_ms[flow, end]) + self._engine.states[end].inside_ms) / 1000.0
-            flying = row.ok / self._engine.span.s * held_s
-            self._flying[flow, end] = flying
-            self._in_flight[end] = self._in_flight.get(end, 0.0) + flying
-        for end, flying in self._in_flight.items():
-            self.set_in_flight(end, flying)
+    def sent_rps(self, end: int) -> float:
+        """What is sent to an endpoint from here, of all flows."""
+        return sum(rps for (_, at), rps in self._rps.items() if at == end)
 
-    def set_in_flight(self, end: int, flying: float) -> None:
-        """Have `flying` requests in flight at an endpoint, in whole ones that come out right over time."""
-        whole = int(flying + self._rng.random())
-        for picker in self.pickers.values():
-            if (local := picker.endpoints.get(self._ground.ends[end].name)) is not None:
-                local.in_flight = whole
+    def fly(self, end: int, rps: float, inside_ms: float) -> None:
+        """Have as many requests in flight at an endpoint as Little's law says, give or take chance."""
+        whole = poisson(self._rng, self.in_flight(end, rps, inside_ms))
+        for local in self._locals[end]:
+            local.in_flight = whole
+
+    def in_flight(self, end: int, rps: float, inside_ms: float) -> float:
+        """Requests in flight from here at an endpoint that is sent `rps`."""
+        return rps * (self._rtt_ms[self.ground.ends[end].region] + inside_ms) / 1000.0
 
     def flying(self, end: int) -> int:
         """Requests in flight at an endpoint, as they are reported."""
-        return round(self._in_flight.get(end, 0.0))
+        return round(self.in_flight(end, self.sent_rps(end), self.engine.states[end].inside_ms))
 
-    def in_flight_without(self, flow: int, end: int) -> float:
-        """Requests of other flows in flight at `end`."""
-        return max(0.0, self._in_flight.get(end, 0.0) - self._flying.get((flow, end), 0.0))
+    def flow_rps(self, flow: int) -> dict[int, float]:
+        """What a flow is sent from here, by endpoint."""
+        return {end: rps for (of, end), rps in self._rps.items() if of == flow}
+
+    def redirect(self, flow: int, sent: dict[int, float]) -> None:
+        """From now on `flow` is sent so much to each endpoint."""
+        for end, rps in self.flow_rps(flow).items():
+            del self._rps[flow, end]
+            self.engine.states[end].expected_rps -= rps
+        for end, rps in sent.items():
+            self._rps[flow, end] = rps
+            self.engine.states[end].expected_rps += rps
 
     # ------------------------------------------------------------ probes
 
     def probe(self, span: Span) -> None:
         """Ask for the health of those that nothing was heard of, and of those that are held to be down."""
         times = max(1, round(span.s / PROBING.every_s))
-        for name in dict.fromkeys(name for picker in self.pickers.values() for name in picker.endpoints):
-            if self._wanted(name):
-                self._probe(self._ground.end_at[name], times)
+        for end, locals_ in self._locals.items():
+            if locals_ and self._wanted(end, locals_):
+                self._probe(end, times)
 
-    def _wanted(self, name: str) -> bool:
-        locals_ = self._locals(name)
-        if self.standing(name).streak or any(local.state == "down" or local.breaker.shut for local in locals_):
+    def _wanted(self, end: int, locals_: list[LocalEndpoint]) -> bool:
+        if self.standing(self.ground.ends[end].name).streak or any(
+            local.state == "down" or local.breaker.shut for local in locals_
+        ):
             return True
         return all(self.now_s - local.heard_at_s >= PROBING.quiet_s for local in locals_)
 
     def _probe(self, end: int, times: int) -> None:
-        kind, name = self._engine.probed(end), self._ground.ends[end].name
-        standing, locals_ = self.standing(name), self._locals(name)
+        kind, name = self.engine.probed(end), self.ground.ends[end].name
+        standing, locals_ = self.standing(name), self._locals[end]
         for _ in range(min(times, standing.needed) if kind is None else 1):
             if kind is None:
                 standing.probe_ok(self.now_s)
@@ -315,34 +341,42 @@ class Gateway:
                 local.probed(self.now_s, kind is None)
         self.probes[end] = kind, self.probes.get(end, (kind, 0))[1] + times
 
-    def _locals(self, name: str) -> list[LocalEndpoint]:
-        return [local for picker in self.pickers.values() if (local := picker.endpoints.get(name)) is not None]
 
-
-class _Flights:
-    """Guesses, bundle by bundle, how many requests of a flow are in flight at each endpoint of its route."""
+class _Guess:
+    """Guesses, bundle by bundle, how full and how slow the endpoints of a route are, of all that is sent to them."""
 
     def __init__(self, gateway: Gateway, flow: int, route: Route, count: int) -> None:
-        self._gateway = gateway
-        self._rate = count / gateway._engine.span.s
-        self._known = [self._of(flow, name, share) for name, share in zip(route.endpoints, route.shares, strict=True)]
-        self._sent = dict.fromkeys(route.endpoints, 0)
+        self._gateway, self._engine, self._flow, self._rate = (
+            gateway,
+            gateway.engine,
+            flow,
+            count / gateway.engine.span.s,
+        )
+        gateway.redirect(flow, {})
+        at = gateway.ground.end_at
+        self._shares = {at[name]: share for name, share in zip(route.endpoints, route.shares, strict=True)}
+        self._others = {end: gateway.sent_rps(end) for end in self._shares}
+        self._each = count / max(1, gateway.bundles(route, count))
+        self._sent = dict.fromkeys(self._shares, 0)
         self._all = 0
+        for end in self._shares if len(self._shares) > 1 else ():
+            self._fly(end)
 
-    def _of(self, flow: int, name: str, share: float) -> tuple[str, int, float, float, float]:
-        """Name, number, share, what others have in flight there, and what this flow had if all of it went there."""
-        gateway = self._gateway
-        end = gateway._ground.end_at[name]
-        held_s = (float(gateway._ground.rtt_ms[flow, end]) + gateway._engine.states[end].inside_ms) / 1000.0
-        return name, end, share, gateway.in_flight_without(flow, end), self._rate * held_s
+    def _fly(self, end: int) -> None:
+        """Have in flight what the bundles so far say; at first what the shares say."""
+        prior = _PRIOR * self._each
+        rps = self._rate * (self._sent[end] + prior * self._shares[end]) / (self._all + prior)
+        inside_ms = self._engine.median_ms(end, self._engine.states[end].expected_rps + rps)
+        self._gateway.fly(end, self._others[end] + rps, inside_ms)
 
-    def set(self) -> None:
-        """Have so many in flight as the bundles so far say; at first as the shares say."""
-        for name, end, share, others, whole in self._known:
-            part = (self._sent[name] + _PRIOR * share) / (self._all + _PRIOR)
-            self._gateway.set_in_flight(end, others + whole * part)
+    def add(self, end: int, count: int) -> None:
+        """A bundle of so many went there."""
+        self._all += count
+        self._sent[end] = self._sent.get(end, 0) + count
+        if len(self._shares) > 1 and end in self._shares:
+            self._fly(end)
 
-    def add(self, name: str) -> None:
-        self._all += 1
-        if name in self._sent:
-            self._sent[name] += 1
+    def keep(self) -> None:
+        """All of the flow was sent as it was."""
+        share = self._rate / max(1, self._all)
+        self._gateway.redirect(self._flow, {end: share * count for end, count in self._sent.items() if count})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from math import floor
+from math import ceil, floor
 from typing import Final
 
 import numpy as np
@@ -110,46 +110,48 @@ class Reporter:
 
     def _arrivals(self, gateway: Gateway, span: Span) -> Iterator[Arrivals]:
         flows = [flow for flow, counts in sorted(gateway.counts.items()) if counts.arrived]
-        for at_s, before, upto in _slots(span, self._slot_s):
-            arrived, shed, failed = (
-                tuple(_part(getattr(gateway.counts[flow], what), before, upto) for flow in flows)
-                for what in ("arrived", "shed", "failed")
-            )
-            if not any(arrived):
-                continue
-            yield Arrivals(
-                gateway=gateway.name,
-                origin=gateway.origin,
-                boot=1,
-                seq=self._next(gateway),
-                at_s=at_s,
-                slot_s=self._slot_s,
-                service=tuple(self._ground.flows[flow].service for flow in flows),
-                class_=tuple(self._ground.flows[flow].class_.name for flow in flows),
-                arrived=arrived,
-                admitted=tuple(max(0, n - s) for n, s in zip(arrived, shed, strict=True)),
-                shed=shed,
-                failed=failed,
-            )
+        service = tuple(self._ground.flows[flow].service for flow in flows)
+        class_ = tuple(self._ground.flows[flow].class_.name for flow in flows)
+        counts = [gateway.counts[flow] for flow in flows]
+        starts, parts = _slots(span, self._slot_s)
+        columns = (_parts([getattr(c, what) for c in counts], parts) for what in ("arrived", "shed", "failed"))
+        for at_s, arrived, shed, failed in zip(starts, *columns, strict=True):
+            if any(arrived):
+                yield Arrivals(
+                    gateway=gateway.name,
+                    origin=gateway.origin,
+                    boot=1,
+                    seq=self._next(gateway),
+                    at_s=at_s,
+                    slot_s=self._slot_s,
+                    service=service,
+                    class_=class_,
+                    arrived=tuple(arrived),
+                    admitted=tuple(max(0, n - s) for n, s in zip(arrived, shed, strict=True)),
+                    shed=tuple(shed),
+                    failed=tuple(failed),
+                )
 
 
-def _slots(span: Span, slot_s: float) -> Iterator[tuple[float, float, float]]:
-    """The slots a step lies in: start of the slot, and from which to which part of the step.
+def _slots(span: Span, slot_s: float) -> tuple[list[float], list[float]]:
+    """The starts of the slots that a step lies in, and up to which part of the step each reaches.
 
-    >>> list(_slots(Span(4.0, 6.0), 5.0))
-    [(0.0, 0.0, 0.5), (5.0, 0.5, 1.0)]
+    >>> _slots(Span(4.0, 6.0), 5.0)
+    ([0.0, 5.0], [0.5, 1.0])
     """
-    at_s = floor(span.from_s / slot_s) * slot_s
-    while at_s < span.until_s:
-        before = (max(at_s, span.from_s) - span.from_s) / span.s
-        upto = (min(at_s + slot_s, span.until_s) - span.from_s) / span.s
-        yield at_s, before, upto
-        at_s += slot_s
+    first, last = floor(span.from_s / slot_s), ceil(span.until_s / slot_s)
+    starts = [n * slot_s for n in range(first, last)]
+    return starts, [(min(at_s + slot_s, span.until_s) - span.from_s) / span.s for at_s in starts]
 
 
-def _part(count: int, before: float, upto: float) -> int:
-    """What of `count` falls between two parts of a whole; parts side by side add up."""
-    return int(count * upto + 0.5) - int(count * before + 0.5)
+def _parts(counts: list[int], upto: list[float]) -> list[list[int]]:
+    """Whole numbers of each of `counts` by slot: those of all slots add up.
+
+    >>> _parts([5, 1], [0.5, 1.0])
+    [[2, 0], [3, 1]]
+    """
+    reached = np.floor(np.outer(upto, counts) + 1e-9)
+    return np.diff(reached, axis=0, prepend=0.0).astype(np.int64).tolist()  # type: ignore[no-any-return]
 
 
 def _buckets(index: list[int], count: list[int]) -> Buckets | None:

@@ -9,14 +9,13 @@ import msgspec
 
 from tradewind.world.brain import Expect, House
 from tradewind.world.engine import SPREAD
-from tradewind.world.gateway import RETRIES
+from tradewind.world.gateway import GRAIN, RETRIES
 from tradewind.world.ground import Flow
 from tradewind.world.ledger import FATES, IDLE_POWER, Ledger
 from tradewind.world.market import HOUR_S
 from tradewind.world.replicas import COLD_NOISE, DRAIN_S
 from tradewind.world.setup import Setup
 from tradewind.world.timeline import Moment, telling
-from tradewind.world.traffic import CALM_PICKS, FINE_PICKS
 from tradewind.world.world import World
 
 
@@ -241,11 +240,12 @@ def _jobs(world: World) -> Jobs:
 
 
 ASSUMED: Final = (
-    f"latencies lie lognormally around an endpoint's median (deviation {SPREAD:g}), which grows with its load as in a "
-    "public load test: rest + 6*x/(1-x) ms, x = 1.15 times the load; beyond capacity requests wait, as many as the "
-    "concurrency holds, and are refused beyond that",
-    f"a gateway tries {RETRIES.attempts} endpoints, within its retry budget; its picks stand for many: {FINE_PICKS} "
-    f"bundles of a flow in a short step, {CALM_PICKS} in a calm one",
+    f"latencies lie lognormally around a median (deviation {SPREAD:g}); their p95 grows with an endpoint's load as in a "
+    "public load test: declared + 6*x/(1-x) ms, x = 1.15 times the load",
+    "beyond capacity requests wait, as many as the concurrency holds and gateways are patient for; who gives up leaves "
+    "the queue without having been worked on",
+    f"a gateway tries {RETRIES.attempts} endpoints, within its retry budget; each of its picks stands for many requests: "
+    f"at most {GRAIN:.0%} of what the smallest endpoint of the route can",
     "served is answered within the class's SLO at the caller, deferred work by its deadline; late is answered after it",
     "replicas are paid for from their launch until they are gone, in an outage too; "
     f"one that leaves drains for {DRAIN_S:g} s",

@@ -7,12 +7,13 @@ from typing import Final, Literal
 
 import msgspec
 
-from router_sync.table import moves
+from router_sync.table import RouteKey, moves
 from streams.contract.records import Decision, RoutingTable
 
 What = Literal["fault", "loss", "surge", "price", "carbon", "capacity", "work", "table"]
 MOST: Final = 20_000
 """Kept of one run; more are counted."""
+UNASKED_RPS: Final = 0.1
 _WEIGHT: Final = {"fault": 5.0, "loss": 5.0, "surge": 4.0, "price": 4.0, "carbon": 4.0, "capacity": 2.0, "work": 1.2}
 
 
@@ -68,7 +69,7 @@ class Timeline:
             what="table",
             says=table.reason,
             number=f"{table.epoch}.{table.version}",
-            moved=_moved(old, table),
+            moved=_moved(old, table, _unasked(mine)),
             states={name: state for name, state in _states(table).items() if was and was[name] != state},
             method=mine.method if mine is not None else "",
             unserved_rps=round(sum(c.unserved_rps for c in mine.considered), 2) if mine is not None else 0.0,
@@ -99,7 +100,17 @@ def _states(table: RoutingTable) -> dict[str, str]:
     return {end.name: end.state for end in table.endpoints}
 
 
-def _moved(old: RoutingTable | None, new: RoutingTable) -> dict[str, float]:
+def _unasked(decision: Decision | None) -> set[RouteKey]:
+    """Routes that nobody asks anything of: where they lead is no news."""
+    considered = decision.considered if decision is not None else ()
+    return {(c.origin, c.class_) for c in considered if c.demand_rps <= UNASKED_RPS}
+
+
+def _moved(old: RoutingTable | None, new: RoutingTable, unasked: set[RouteKey]) -> dict[str, float]:
     """The routes that moved by half a percent or more."""
     by = moves(old, new) if old is not None else {}
-    return {f"{class_}@{origin}": round(share, 4) for (origin, class_), share in by.items() if share >= 0.005}
+    return {
+        f"{class_}@{origin}": round(share, 4)
+        for (origin, class_), share in by.items()
+        if share >= 0.005 and (origin, class_) not in unasked
+    }

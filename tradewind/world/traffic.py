@@ -18,10 +18,6 @@ from tradewind.world.ground import Counts, Ground
 from tradewind.world.ledger import Ledger
 from tradewind.world.work import Job
 
-CALM_PICKS: Final = 8
-FINE_PICKS: Final = 16
-"""Bundles of a flow in a step of FINE_S or less."""
-FINE_S: Final = 2.0
 _NORMAL: Final = NormalDist()
 _SURE: Final = 1.0 - 1e-12
 
@@ -75,22 +71,21 @@ class Traffic:
 
     def _sent(self, span: Span, asked: Counts) -> list[Bundle]:
         """All requests at the endpoints that answered them, or did not."""
-        picks = FINE_PICKS if span.s <= FINE_S else CALM_PICKS
-        fresh = [bundle for gateway in self.gateways for bundle in self._asked(gateway, span, asked, picks)]
+        fresh = [bundle for gateway in self.gateways for bundle in self._asked(gateway, span, asked)]
         bundles: list[Bundle] = []
         while fresh:
             bundles += fresh
             fresh = [again for miss in self.engine.meet(fresh) for again in miss.bundle.gateway.again(miss)]
         return bundles
 
-    def _asked(self, gateway: Gateway, span: Span, asked: Counts, picks: int) -> Iterable[Bundle]:
+    def _asked(self, gateway: Gateway, span: Span, asked: Counts) -> Iterable[Bundle]:
         sharing = self.share_of[gateway.origin]
         of, part = len(sharing), sharing.index(gateway)
         mine = {flow: (int(asked[flow]) + of - 1 - part) // of for flow in self.flows_of[gateway.origin]}
         gateway.begin(span, sum(mine.values()))
         for flow, count in mine.items():
             if count:
-                yield from gateway.ask(flow, count, picks, self._let_in)
+                yield from gateway.ask(flow, count, self._let_in)
 
     def _let_in(self, count: int, share: float) -> int:
         return int(self.rng.binomial(count, share))

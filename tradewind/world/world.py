@@ -36,6 +36,8 @@ from tradewind.world.work import Work
 
 EARLY_S: Final = 0.05
 """Before a step's end its reports are on the topics, where they come without delay."""
+FULL: Final = 0.83
+"""Load from which on an endpoint is nearly full: latency grows steeply there."""
 TROUBLE: Final = 0.01
 """Of a step's requests shed or failed: when that begins or ends, the next steps are short."""
 
@@ -86,7 +88,8 @@ class World:
         """Live to the end, step by step: where it stands after each."""
         while self.now_s < self.end_s:
             soonest_s = min(self.replicas.next_s(self.now_s), self.end_s)
-            self._live(Span(self.now_s, self.now_s + self._pace.step_s(self.now_s, soonest_s)))
+            step_s = self._pace.step_s(self.now_s, soonest_s, strained=max(loads(self.engine)) > FULL)
+            self._live(Span(self.now_s, self.now_s + step_s))
             yield self.now_s
 
     def _live(self, span: Span) -> None:
