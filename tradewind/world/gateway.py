@@ -21,6 +21,7 @@ from router_sync.client.breaker import STREAK
 from router_sync.gateway.config import Probing, Retries
 from router_sync.gateway.report import Standing
 from streams.contract.records import HARD_ERRORS, ErrorKind, Route, RoutingTable
+from streams.health_view import RATE_S
 from tradewind.world.chance import Even, poisson
 from tradewind.world.engine import Engine, Miss, Span
 from tradewind.world.ground import Ground
@@ -316,8 +317,11 @@ class Gateway:
     # ------------------------------------------------------------ probes
 
     def probe(self, span: Span) -> None:
-        """Ask for the health of those that nothing was heard of, and of those that are held to be down."""
-        times = max(1, round(span.s / PROBING.every_s))
+        """Ask for the health of those that nothing was heard of, and of those that are held to be down.
+
+        Of a long step the probes of its last seconds: only they are looked at in rates.
+        """
+        times = max(1, round(min(span.s, RATE_S) / PROBING.every_s))
         for end, locals_ in self._locals.items():
             if locals_ and self._wanted(end, locals_):
                 self._probe(end, times)

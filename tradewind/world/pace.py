@@ -3,8 +3,8 @@
     after something happened   15 s ──► 1 min ──► 3 min ──► on
     a step is                   1 s      5 s       20 s      60 s
 
-At most 5 s while an endpoint is nearly full. Steps lie on multiples of their own length, and none reaches beyond what is
-known to happen next.
+At most 5 s while an endpoint is nearly full. Steps lie on multiples of their own length, and none reaches beyond what
+is known to happen next.
 """
 
 from __future__ import annotations

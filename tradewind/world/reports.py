@@ -150,6 +150,8 @@ def _parts(counts: list[int], upto: list[float]) -> list[list[int]]:
     >>> _parts([5, 1], [0.5, 1.0])
     [[2, 0], [3, 1]]
     """
+    if not any(counts):
+        return [counts] * len(upto)
     reached = np.floor(np.outer(upto, counts) + 1e-9)
     return np.diff(reached, axis=0, prepend=0.0).astype(np.int64).tolist()  # type: ignore[no-any-return]
 

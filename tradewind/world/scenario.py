@@ -125,10 +125,13 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
 
     name: Name
     says: Text = ""
+    """In a sentence, what there is to be seen."""
     start: Annotated[str, Meta(max_length=40)] = "2026-06-16T00:00:00Z"
     """UTC, ISO 8601."""
     lasts: Length = "1d"
+    """At most 7d."""
     seed: Annotated[int, Meta(ge=0, le=2**31)] = 1
+    """Of all chance; `--seed` goes before it."""
     gateways: Annotated[int, Meta(ge=1, le=16)] = 1
     """Of each origin."""
     cold_start: Length | None = None

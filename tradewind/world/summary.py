@@ -240,12 +240,12 @@ def _jobs(world: World) -> Jobs:
 
 
 ASSUMED: Final = (
-    f"latencies lie lognormally around a median (deviation {SPREAD:g}); their p95 grows with an endpoint's load as in a "
-    "public load test: declared + 6*x/(1-x) ms, x = 1.15 times the load",
+    f"latencies lie lognormally around a median (deviation {SPREAD:g}); their p95 grows with load as in a public load "
+    "test: declared + 6*x/(1-x) ms, x = 1.15 times the load",
     "beyond capacity requests wait, as many as the concurrency holds and gateways are patient for; who gives up leaves "
     "the queue without having been worked on",
-    f"a gateway tries {RETRIES.attempts} endpoints, within its retry budget; each of its picks stands for many requests: "
-    f"at most {GRAIN:.0%} of what the smallest endpoint of the route can",
+    f"a gateway tries {RETRIES.attempts} endpoints, within its retry budget; each pick stands for many requests, "
+    f"at most {GRAIN:.0%} of what the smallest endpoint can",
     "served is answered within the class's SLO at the caller, deferred work by its deadline; late is answered after it",
     "replicas are paid for from their launch until they are gone, in an outage too; "
     f"one that leaves drains for {DRAIN_S:g} s",
