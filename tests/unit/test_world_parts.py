@@ -166,7 +166,7 @@ def test_a_plan_is_kept_within_an_endpoints_limits_and_receipted() -> None:
 
 def test_who_is_not_wanted_any_more_drains_and_is_paid_for_until_then() -> None:
     of = replicas()
-    of.want(0, 1)
+    of.obey(plan(1))
     of.advance(START_S)
     assert (of.pools[0].ready, of.pools[0].billed) == (1, 2)
     of.advance(START_S + DRAIN_S)

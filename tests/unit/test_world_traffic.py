@@ -10,14 +10,15 @@ import pytest
 
 from router_sync.gateway.config import Deadlines
 from streams.contract import topics
-from streams.contract.records import Arrivals, EndpointMetrics, RoutingTable
+from streams.contract.records import Arrivals, Budget, EndpointMetrics, RoutingTable
 from streams.health import Health
 from streams.runtime.edge import Edge
 from tests.replay.small_world import START_S, endpoint, fleet, lived, setup
 from tradewind.world import World
 from tradewind.world.brain import View
+from tradewind.world.bundle import Bundle
 from tradewind.world.engine import TAIL, Engine, Fault, Span, loads
-from tradewind.world.gateway import RETRIES, Bundle, Gateway
+from tradewind.world.gateway import RETRIES, Gateway
 from tradewind.world.ground import Ground, ground
 from tradewind.world.ledger import Ledger
 from tradewind.world.market import Market
@@ -30,6 +31,7 @@ from tradewind.world.traffic import Traffic
 
 EUROPE, AMERICA = 0, 2
 """Flows of interactive requests."""
+AS: dict[str, Any] = {"scenario": "small", "expect": "none", "wall_s": 1.0, "ended_early": False}
 MOSTLY = {"eu-west-a": 0.999, "us-east-a": 0.001}
 
 
@@ -59,7 +61,7 @@ class House:
                 rule.shares[self.ground.flow_at["chat", origin, "interactive"], n] = held.get(end, 0.0)
         said = Ruled("hand", lambda _: Choice(rule.shares)).live((), self.now_s, 1.0, self.view())
         for gateway in self.gateways:
-            gateway.adopt(said.tables[0])
+            gateway.sight.adopt(said.tables[0])
 
     def view(self) -> View:
         nothing = np.zeros(len(self.ground.ends))
@@ -163,7 +165,7 @@ def test_a_breaker_spares_the_failing_after_few_requests_and_a_trial_brings_it_b
     house.step(europe=60)
     met = house.gateways[0].rows[EUROPE, 0].requests
     assert 3 <= met < 10, "sixty came, few of them met it"
-    assert house.gateways[0].pickers["chat"].endpoints["eu-west-a"].breaker.shut
+    assert house.gateways[0].sight.pickers["chat"].endpoints["eu-west-a"].breaker.shut
     for _ in range(12):
         house.step(europe=60)
     assert house.gateways[0].rows[EUROPE, 0].ok > 30
@@ -182,7 +184,7 @@ def test_retries_are_kept_within_the_budget() -> None:
 
 def test_lateness_counts_what_was_lost_on_the_way() -> None:
     house = House(europe={"eu-west-a": 1.0})
-    bundle = Bundle(house.gateways[0], EUROPE, 0, house.gateways[0].pickers["chat"].endpoints["eu-west-a"], 100)
+    bundle = Bundle(house.gateways[0], EUROPE, 0, house.gateways[0].sight.pickers["chat"].endpoints["eu-west-a"], 100)
     house.engine.begin(Span(START_S, START_S + 10.0))
     house.engine.meet([bundle])
     assert house.traffic._late([bundle]) == {}
@@ -210,8 +212,8 @@ def test_requests_move_away_from_who_slows_down_before_the_table_does() -> None:
     for _ in range(20):
         house.step(europe=40)
     slowed = House(fault(0, "slow", 6.0), europe={"eu-west-a": 0.5, "us-east-a": 0.5})
-    slowed.gateways[0].pickers = house.gateways[0].pickers
-    slowed.gateways[0]._locals = house.gateways[0]._locals
+    slowed.gateways[0].sight.pickers = house.gateways[0].sight.pickers
+    slowed.gateways[0].sight.locals = house.gateways[0].sight.locals
     slowed.now_s = house.now_s
     shares = []
     for _ in range(6):
@@ -267,7 +269,7 @@ def test_a_rival_is_followed_like_the_house_and_accounted_for_alike() -> None:
     world = World(of, Ruled("nearest", RULES["nearest"]), START_S + 30.0)
     for _ in world.live():
         pass
-    said = summary(world, scenario="small", expect="none", wall_s=1.0, ended_early=False)
+    said = summary(world, **AS)
     assert (said.router, said.breaches, said.conserved) == ("nearest", 0, True)
     assert said.requests.failed > 0, "it sits on the dead; its gateways have nowhere else to ask"
     assert said.tables.said == 1
@@ -285,6 +287,19 @@ def test_a_rule_may_want_replicas_and_let_a_part_in() -> None:
     shed = world.ledger.fates["shed"].sum()
     assert shed == pytest.approx(0.5 * world.ledger.demand.sum(), rel=0.05)
     assert world.ledger.conserved
+
+
+def test_budgets_are_accounted_for_by_scope_and_day() -> None:
+    budgets = (
+        Budget(name="all", unit="usd", per_day=5.0),
+        Budget(name="private", unit="usd", per_day=5.0, class_="private"),
+        Budget(name="carbon", unit="gco2", per_day=100.0),
+    )
+    of = lived(30.0, of=msgspec.structs.replace(fleet(), budgets=budgets))
+    said = {kept.budget: kept for kept in summary(of, **AS).budgets}
+    assert said["all"].spent == pytest.approx(float(of.ledger.used_usd.sum()), abs=1e-3)
+    assert 0.0 < said["private"].spent < 0.5 * said["all"].spent
+    assert (said["carbon"].spent, said["carbon"].day_at_s) == (0.0, START_S)
 
 
 def test_a_timeline_tells_what_moved_and_not_what_only_beats() -> None:

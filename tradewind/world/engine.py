@@ -14,18 +14,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from math import erfc, exp, log, sqrt
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from numpy.random import Generator
 
 from router_sync.gateway.config import Deadlines, Probing
 from streams.contract.records import ErrorKind
 from tradewind.pretend import curve
+from tradewind.world.bundle import Bundle, Miss
 from tradewind.world.ground import Ground
 from tradewind.world.replicas import Pool, Replicas
-
-if TYPE_CHECKING:
-    from tradewind.world.gateway import Bundle
 
 FaultKind = Literal["dead", "refusing", "hanging", "slow", "partial"]
 SPREAD: Final = 0.25
@@ -58,16 +56,6 @@ class Sure(NamedTuple):
     """A failure that every request meets, and after how long."""
 
     kind: ErrorKind
-    ms: float
-
-
-@dataclass(frozen=True, slots=True)
-class Miss:
-    """So many requests of a bundle that failed in a way, after some time."""
-
-    bundle: Bundle
-    kind: ErrorKind
-    count: int
     ms: float
 
 

@@ -128,10 +128,6 @@ class Replicas:
         if (n := self._ground.pool_at.get(plan.pool)) is not None:
             self.pools[n].plan = plan
 
-    def want(self, n: int, replicas: int) -> None:
-        """Have so many replicas of endpoint `n` from now on, within its limits."""
-        self.pools[n].want = _within(self._ground.ends[n], replicas)
-
     def advance(self, now_s: float) -> None:
         """Let time pass up to `now_s`."""
         for pool in self.pools:

@@ -11,8 +11,9 @@ from numpy.random import Generator
 
 from router_sync.gateway.report import GAMMA
 from streams.contract.records import Arrivals, Buckets, EndpointMetrics, Record
+from tradewind.world.bundle import Row
 from tradewind.world.engine import P95, SPREAD, Engine, Span
-from tradewind.world.gateway import Gateway, Row
+from tradewind.world.gateway import Gateway
 from tradewind.world.ground import Counts, Floats, Ground
 
 SLOT_S: Final = 5.0
@@ -48,7 +49,7 @@ class Reporter:
         rows = [(at, row) for at, row in sorted(gateway.rows.items()) if row.requests]
         for ((flow, end), row), latency in zip(rows, self._latencies(rows), strict=True):
             known, name = self._ground.flows[flow], self._ground.ends[end].name
-            standing = gateway.standing(name)
+            standing = gateway.sight.standing(end)
             yield EndpointMetrics(
                 endpoint=name,
                 service=known.service,
@@ -64,7 +65,7 @@ class Reporter:
                 hard_streak=standing.streak,
                 first_error_at_s=standing.first_error_at_s,
                 last_ok_at_s=standing.last_ok_at_s,
-                in_flight=gateway.flying(end),
+                in_flight=gateway.flying.count(end),
                 bytes_out=round(row.ok * known.class_.response_kb * 1000.0),
             )
 
@@ -88,9 +89,9 @@ class Reporter:
         return out
 
     def _probes(self, gateway: Gateway, at_s: float) -> Iterator[EndpointMetrics]:
-        for end, (kind, count) in sorted(gateway.probes.items()):
+        for end, (kind, count) in sorted(gateway.sight.probes.items()):
             name = self._ground.ends[end].name
-            standing = gateway.standing(name)
+            standing = gateway.sight.standing(end)
             service = next(s for s in self._ground.fleet.services if s.name in self._ground.ends[end].services)
             yield EndpointMetrics(
                 endpoint=name,

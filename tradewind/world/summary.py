@@ -7,9 +7,12 @@ from typing import Final
 
 import msgspec
 
+from streams.contract.records import Budget
 from tradewind.world.brain import Expect, House
+from tradewind.world.demand import DAY_S
 from tradewind.world.engine import SPREAD
-from tradewind.world.gateway import GRAIN, RETRIES
+from tradewind.world.flying import GRAIN
+from tradewind.world.gateway import RETRIES
 from tradewind.world.ground import Flow
 from tradewind.world.ledger import FATES, IDLE_POWER, Ledger
 from tradewind.world.market import HOUR_S
@@ -86,6 +89,16 @@ class Breach(msgspec.Struct, frozen=True, kw_only=True):
     rule: str
 
 
+class Kept(msgspec.Struct, frozen=True, kw_only=True):
+    """How a budget was kept on one day, by the world's own account of what the answers cost."""
+
+    budget: str
+    unit: str
+    day_at_s: float
+    per_day: float
+    spent: float
+
+
 class Tables(msgspec.Struct, frozen=True, kw_only=True):
     """What was said to gateways."""
 
@@ -124,6 +137,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     cost: Cost
     hours: list[Hour]
     jobs: Jobs
+    budgets: list[Kept]
     tables: Tables
     dead_letters: int
     assumptions: list[str]
@@ -164,6 +178,7 @@ def summary(world: World, *, scenario: str, expect: Expect, wall_s: float, ended
         cost=_cost(ledger),
         hours=list(_hours(world)),
         jobs=_jobs(world),
+        budgets=list(_budgets(world)),
         tables=Tables(
             said=timeline.tables,
             moved=sum(moment.what == "table" for moment in timeline.moments),
@@ -225,6 +240,26 @@ def _cost(ledger: Ledger) -> Cost:
         used_carbon_kg=round(float(ledger.used_g.sum()) / 1000.0, 4),
         replica_h=round(sum(money.replica_h for money in ledger.money), 3),
     )
+
+
+def _budgets(world: World) -> Iterable[Kept]:
+    ledger, start_s = world.ledger, world.setup.start_s
+    for budget in world.setup.fleet.budgets:
+        flows = [n for n, flow in enumerate(world.ground.flows) if _in_scope(budget, flow)]
+        spent: dict[float, float] = {}
+        for n, used in enumerate(ledger.used_usd if budget.unit == "usd" else ledger.used_g):
+            at_s = start_s + n * HOUR_S
+            day_s = at_s - at_s % DAY_S
+            spent[day_s] = spent.get(day_s, 0.0) + float(used[flows].sum())
+        for day_s, amount in spent.items():
+            yield Kept(
+                budget=budget.name, unit=budget.unit, day_at_s=day_s, per_day=budget.per_day, spent=round(amount, 4)
+            )
+
+
+def _in_scope(budget: Budget, flow: Flow) -> bool:
+    asked = ((budget.service, flow.service), (budget.class_, flow.class_.name), (budget.tenant, flow.class_.tenant))
+    return all(scope in ("", is_) for scope, is_ in asked)
 
 
 def _jobs(world: World) -> Jobs:

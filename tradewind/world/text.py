@@ -21,6 +21,7 @@ def lines(summary: Summary) -> Iterator[str]:
     yield from _parts(summary)
     yield ""
     yield from _cost(summary)
+    yield from _budgets(summary)
     yield ""
     yield from _checks(summary)
     yield ""
@@ -88,6 +89,12 @@ def _cost(summary: Summary) -> Iterator[str]:
         said = ", ".join(f"{count} {how}" for how, count in began if count)
         sent = f"{jobs.sent} of {jobs.requests} requests answered"
         yield f"jobs that may wait: {jobs.submitted} submitted, begun: {said or 'none'}; {sent}"
+
+
+def _budgets(summary: Summary) -> Iterator[str]:
+    for kept in summary.budgets:
+        day, share = at(kept.day_at_s)[:10], percent(kept.spent / kept.per_day)
+        yield f"budget {kept.budget}, {day}: {kept.spent:.4g} of {kept.per_day:g} {kept.unit} spent ({share})"
 
 
 def _checks(summary: Summary) -> Iterator[str]:

@@ -12,8 +12,9 @@ from typing import Final
 import numpy as np
 from numpy.random import Generator
 
+from tradewind.world.bundle import Bundle
 from tradewind.world.engine import SPREAD, Engine, Span
-from tradewind.world.gateway import Bundle, Gateway
+from tradewind.world.gateway import Gateway
 from tradewind.world.ground import Counts, Ground
 from tradewind.world.ledger import Ledger
 from tradewind.world.work import Job
@@ -65,7 +66,7 @@ class Traffic:
         bundles = self._sent(span, asked)
         for gateway in self.gateways:
             gateway.answered([b for b in bundles if b.gateway is gateway], self._slowest)
-            gateway.probe(span)
+            gateway.sight.probe()
         self._settle(step, bundles, jobs)
         return step
 

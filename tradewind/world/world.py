@@ -166,7 +166,7 @@ class World:
         self._tables = [(at_s, table) for at_s, table in self._tables if at_s > now_s]
         for gateway in self.gateways:
             for table in due:
-                gateway.adopt(table)
+                gateway.sight.adopt(table)
 
     def _view(self, step: Step) -> View:
         pools = self.replicas.pools
