@@ -86,6 +86,7 @@ class Runner:
         self._screens = step.stage if isinstance(step.stage, Screens) else None
         self._thinks = step.stage if isinstance(step.stage, Thinks) else None
         self.partitions: dict[int, _Partition] = {}
+        self._heard = {r.topic.name: signals.HEARD.labels(step.name, r.topic.name) for r in step.reads}
         self._edges: dict[str, Edge[Any]] = {r.topic.name: Edge(r.topic) for r in step.reads}
         self._tombs = frozenset(r.topic.name for r in step.reads if r.tombstones)
         self._facts: dict[str, dict[bytes, Message]] = {r.topic.name: {} for r in step.shared}
@@ -144,7 +145,8 @@ class Runner:
         if held is None:
             return []
         fresh = batch.since(held.folded.get(batch.topic, 0))
-        signals.REPEATED.labels(self.step.name).inc(len(batch) - len(fresh))
+        if len(batch) > len(fresh):
+            signals.REPEATED.labels(self.step.name).inc(len(batch) - len(fresh))
         if not len(fresh):
             return []
         outs: list[Out] = []
@@ -198,7 +200,7 @@ class Runner:
     def _fold(self, held: _Partition, batch: Batch, outs: list[Out] | None, now_s: float = 0.0) -> bool:
         stage = self.step.stage
         heard, refused = self._screened(held.state, batch)
-        signals.HEARD.labels(self.step.name, batch.topic).inc(len(heard.records))
+        self._heard[batch.topic].inc(len(heard.records))
         if refused and outs is not None:
             judged = held.judged.get(batch.topic, 0)
             unsaid = [r for r in refused if batch.messages[r.position].offset >= judged]

@@ -22,7 +22,6 @@ from streams.contract.records import (
     SpotPrice,
 )
 from tests.replay.small_world import START_S, endpoint, fleet
-from tradewind.world.chance import Even
 from tradewind.world.demand import Arrivals, ByMinute, Curve, Curves, Surge
 from tradewind.world.engine import Span, longer
 from tradewind.world.ground import ground
@@ -73,15 +72,6 @@ def test_noise_changes_no_mean() -> None:
 def test_a_recorded_demand_is_on_a_line_between_its_minutes() -> None:
     recorded = ByMinute(np.array([[0.0, 60.0], [5.0, 5.0]]), START_S)
     assert recorded.rps(np.array([START_S + 30.0, START_S + 900.0])).tolist() == [[30.0, 60.0], [5.0, 5.0]]
-
-
-def test_even_chance_fills_the_square_with_few_draws() -> None:
-    even = Even(3)
-    points = [(even.random(), even.random()) for _ in range(64)]
-    cells = {(int(4 * x), int(4 * y)) for x, y in points}
-    assert len(cells) == 16
-    assert [Even(3).random() for _ in range(3)] == [Even(3).random() for _ in range(3)]
-    assert Even(3).random() != Even(4).random()
 
 
 # ---------------------------------------------------------------- series, market
@@ -208,7 +198,7 @@ def test_steps_are_short_after_something_happened_and_longer_by_and_by() -> None
     while at_s < START_S + 1100.0:
         steps.append(pace.step_s(at_s))
         at_s += steps[-1]
-    assert steps[:15] == [1] * 15
+    assert steps[:10] == [1] * 10
     assert 60 in steps
     assert sum(steps) == 1100
     reached = np.cumsum(steps).tolist()

@@ -81,19 +81,24 @@ class _State:
     waiting: float = 0.0
     """In the queue when the step began."""
     taken: int = 0
+    refused: int = 0
     room: float = 0.0
     inside_ms: float = 0.0
     """The median, waiting included."""
     felt_rps: float = 0.0
     """What was sent of late."""
     expected_rps: float = 0.0
-    """What gateways send there, as far as the step has got; it begins with what the last one was sent."""
+    """What gateways send there: in this step those that have begun it, the others as in the last."""
     wander: float = 0.0
     factor: float = 1.0
     """Of the p95 in this step: the median over it, trembling, times slower by a fault."""
     sure: FaultKind | None = None
     slower: float = 1.0
     failing: float = 0.0
+    """Share of requests, by a fault."""
+    losing: float = 0.0
+    """Share of requests that there was no room for in the last step."""
+    lost_by: ErrorKind = "http_429"
 
 
 @dataclass(slots=True)
@@ -126,7 +131,8 @@ class Engine:
         for state, pool in zip(self.states, self.replicas.pools, strict=True):
             state.capacity_rps = pool.ready * pool.end.capacity_rps
             self._queue(state, pool)
-            state.taken, state.room = 0, state.capacity_rps * span.s + state.most_waiting - state.waiting
+            state.room = state.capacity_rps * span.s + state.most_waiting - state.waiting
+            state.taken, state.refused = 0, 0
             state.sure, state.slower, state.failing = None if pool.ready else "refusing", 1.0, 0.0
         for fault in self.faults:
             if fault.from_s < span.until_s and span.from_s < fault.until_s:
@@ -181,8 +187,9 @@ class Engine:
             state.waiting = min(max(0.0, left), state.most_waiting)
             if not state.taken:
                 self._time(n)
-            state.expected_rps = state.taken / self.span.s
-            state.felt_rps = state.expected_rps + (state.felt_rps - state.expected_rps) * self._keep
+            rps = state.taken / self.span.s
+            state.felt_rps = rps + (state.felt_rps - rps) * self._keep
+            state.losing = state.refused / max(1, state.refused + state.taken)
 
     # ------------------------------------------------------------ asked by gateways
 
@@ -194,6 +201,17 @@ class Engine:
         if kind == "hanging":
             return Sure("first_byte_timeout", self.deadline_ms(flow))
         return Sure("connect", DEADLINES.connect_s * 1000.0 if kind == "dead" else rtt_ms)
+
+    def fate(self, n: int, flow: int, inside_ms: float, chance: float) -> tuple[ErrorKind | None, float]:
+        """How one request of `flow` fares at endpoint `n`, and after how many ms; None: it is answered.
+
+        It takes `inside_ms` there; `chance` is a number in [0, 1).
+        """
+        state = self.states[n]
+        ms = float(self.ground.rtt_ms[flow, n]) + inside_ms
+        if chance < max(state.failing, state.losing):
+            return ("http_5xx", ms) if state.failing >= state.losing else (state.lost_by, ms)
+        return (None, ms) if ms < self.deadline_ms(flow) else ("first_byte_timeout", self.deadline_ms(flow))
 
     def probed(self, n: int) -> ErrorKind | None:
         """How a probe of endpoint `n` fails; None: it is answered."""
@@ -231,6 +249,8 @@ class Engine:
         kind: ErrorKind = "first_byte_timeout" if state.impatient else "http_429"
         wanted = sum(bundle.ok for bundle in sent)
         room = max(0, int(state.room) - state.taken)
+        state.refused += max(0, wanted - room)
+        state.lost_by = kind
         if wanted > room:
             passed = 0.0
             for bundle in sent:

@@ -1,6 +1,6 @@
 """How long the next step is: a second where something happens, a minute where nothing does.
 
-    after something happened   15 s ──► 1 min ──► 3 min ──► on
+    after something happened   10 s ──► 1 min ──► 3 min ──► on
     a step is                   1 s      5 s       20 s      60 s
 
 At most 5 s while an endpoint is nearly full. Steps lie on multiples of their own length, and none reaches beyond what
@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from math import ceil, inf
 from typing import Final
 
-_LADDER: Final = ((15.0, 1), (60.0, 5), (180.0, 20), (inf, 60))
+_LADDER: Final = ((10.0, 1), (60.0, 5), (180.0, 20), (inf, 60))
 CALM_S: Final = 60
 STRAINED_S: Final = 5
 """The longest step while an endpoint is nearly full: what comes of that is decided within seconds."""

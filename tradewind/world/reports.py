@@ -1,4 +1,4 @@
-"""What a gateway tells of a step: endpoint-metrics with histograms, probes, and arrivals by slots of five seconds."""
+"""What a gateway tells of a step: endpoint-metrics with histograms, probes, and arrivals by slots."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tradewind.world.engine import P95, SPREAD, Engine, Span
 from tradewind.world.gateway import Gateway
 from tradewind.world.ground import Counts, Floats, Ground
 
-SLOT_S: Final = 5.0
+SLOT_S: Final = 10.0
 _UPTO: Final = np.array(
     [0.05, 0.15, 0.25, 0.35, 0.45, 0.55, 0.65, 0.75, 0.82, 0.87, 0.91, 0.94, 0.96, 0.98, 0.993, 1.0]
 )
@@ -65,7 +65,7 @@ class Reporter:
                 hard_streak=standing.streak,
                 first_error_at_s=standing.first_error_at_s,
                 last_ok_at_s=standing.last_ok_at_s,
-                in_flight=gateway.flying.count(end),
+                in_flight=gateway.in_flight(end),
                 bytes_out=round(row.ok * known.class_.response_kb * 1000.0),
             )
 

@@ -11,7 +11,6 @@ from streams.contract.records import Budget
 from tradewind.world.brain import Expect, House
 from tradewind.world.demand import DAY_S
 from tradewind.world.engine import SPREAD
-from tradewind.world.flying import GRAIN
 from tradewind.world.gateway import RETRIES
 from tradewind.world.ground import Flow
 from tradewind.world.ledger import FATES, IDLE_POWER, Ledger
@@ -19,6 +18,7 @@ from tradewind.world.market import HOUR_S
 from tradewind.world.replicas import COLD_NOISE, DRAIN_S
 from tradewind.world.setup import Setup
 from tradewind.world.timeline import Moment, telling
+from tradewind.world.window import MOST
 from tradewind.world.world import World
 
 
@@ -279,8 +279,8 @@ ASSUMED: Final = (
     "test: declared + 6*x/(1-x) ms, x = 1.15 times the load",
     "beyond capacity requests wait, as many as the concurrency holds and gateways are patient for; who gives up leaves "
     "the queue without having been worked on",
-    f"a gateway tries {RETRIES.attempts} endpoints, within its retry budget; each pick stands for many requests, "
-    f"at most {GRAIN:.0%} of what the smallest endpoint can",
+    f"a gateway tries {RETRIES.attempts} endpoints, within its retry budget; in steps of a second it picks for each "
+    f"request, in longer ones for {MOST}, and the others go as these do",
     "served is answered within the class's SLO at the caller, deferred work by its deadline; late is answered after it",
     "replicas are paid for from their launch until they are gone, in an outage too; "
     f"one that leaves drains for {DRAIN_S:g} s",

@@ -5,22 +5,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import exp
-from statistics import NormalDist
-from typing import Final
 
 import numpy as np
 from numpy.random import Generator
 
 from tradewind.world.bundle import Bundle
-from tradewind.world.engine import SPREAD, Engine, Span
+from tradewind.world.engine import Engine, Span
 from tradewind.world.gateway import Gateway
 from tradewind.world.ground import Counts, Ground
 from tradewind.world.ledger import Ledger
 from tradewind.world.work import Job
-
-_NORMAL: Final = NormalDist()
-_SURE: Final = 1.0 - 1e-12
 
 
 @dataclass(slots=True)
@@ -65,7 +59,7 @@ class Traffic:
         step = Step(span, asked, np.zeros(self.ground.rtt_ms.shape, np.int64))
         bundles = self._sent(span, asked)
         for gateway in self.gateways:
-            gateway.answered([b for b in bundles if b.gateway is gateway], self._slowest)
+            gateway.answered(b for b in bundles if b.gateway is gateway)
             gateway.sight.probe()
         self._settle(step, bundles, jobs)
         return step
@@ -83,18 +77,10 @@ class Traffic:
         sharing = self.share_of[gateway.origin]
         of, part = len(sharing), sharing.index(gateway)
         mine = {flow: (int(asked[flow]) + of - 1 - part) // of for flow in self.flows_of[gateway.origin]}
-        gateway.begin(span, sum(mine.values()))
-        for flow, count in mine.items():
-            if count:
-                yield from gateway.ask(flow, count, self._let_in)
+        return gateway.send(span, {flow: count for flow, count in mine.items() if count}, self._let_in)
 
     def _let_in(self, count: int, share: float) -> int:
         return int(self.rng.binomial(count, share))
-
-    def _slowest(self, end: int, count: int) -> float:
-        """The latency inside of the slowest of `count` requests, by chance."""
-        part = float(self.rng.random()) ** (1.0 / count)
-        return self.engine.states[end].inside_ms * exp(SPREAD * _NORMAL.inv_cdf(min(max(part, 1e-12), _SURE)))
 
     # ------------------------------------------------------------ accounts
 

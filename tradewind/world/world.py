@@ -50,15 +50,15 @@ class World:
         self.now_s = setup.start_s
         self.steps = 0
         self.ground = ground(setup.fleet)
-        chances = np.random.default_rng(setup.seed).spawn(6)
+        chances = np.random.default_rng(setup.seed).spawn(7)
         self.arrivals = Arrivals(setup.demand, setup.start_s, chances[0])
         self.market = Market(self.ground, chances[1], setup.price, setup.carbon)
         self.replicas = Replicas(self.ground, setup.lending, chances[2], setup.cold_start_s)
         self.engine = Engine(self.ground, self.replicas, setup.faults, chances[3])
         self.gateways = [
-            Gateway(f"gw-{origin.name}-{n}", origin.name, self.ground, self.engine, 1000 * setup.seed + 100 * at + n)
-            for at, origin in enumerate(setup.fleet.origins)
-            for n in range(1, setup.gateways + 1)
+            Gateway(f"gw-{origin.name}-{n}", origin.name, self.ground, self.engine, chance)
+            for origin in setup.fleet.origins
+            for n, chance in enumerate(chances[6].spawn(setup.gateways), 1)
         ]
         self.ledger = Ledger(self.ground, self.market, setup.start_s, end_s)
         self.work = Work(self.ground, setup.work)
