@@ -24,8 +24,6 @@ class Bundle:
     waited_ms: float = 0.0
     """Lost at other endpoints before."""
     tried: tuple[str, ...] = ()
-    trial: bool = False
-    """It is the breaker's."""
     ok: int = 0
 
 

@@ -18,7 +18,7 @@ from typing import Final, Literal, NamedTuple
 
 from numpy.random import Generator
 
-from router_sync.gateway.config import Deadlines, Probing
+from router_sync.gateway.config import Deadlines
 from streams.contract.records import ErrorKind
 from tradewind.pretend import curve
 from tradewind.world.bundle import Bundle, Miss
@@ -37,7 +37,6 @@ WANDER: Final = 0.03
 """Of an endpoint's median, from one half minute to the next."""
 WANDER_S: Final = 30.0
 DEADLINES: Final = Deadlines()
-PROBE_TIMEOUT_MS: Final = Probing().timeout_s * 1000.0
 _LEAST: Final = 1e-9
 
 

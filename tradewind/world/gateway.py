@@ -69,13 +69,13 @@ class Gateway:
 
     def _parted(self, flow: int, count: int, seen: Seen) -> Iterator[Bundle]:
         """The requests of a flow in bundles, as they went in the window; what fails at once goes elsewhere."""
-        left = count
-        for end, times in seen.missed.get(flow, {}).items():
-            missed = min(left, times)
-            left -= missed
-            self._splits.forget(flow, end)
-            yield from self._failed_at_once(Bundle(self, flow, end, self.sight.local(flow, end), missed))
-        self._splits.learn(flow, seen.met.get(flow, {}), left, left / self._engine.span.s)
+        left, met, missed = count, seen.met.get(flow, {}), seen.missed.get(flow, {})
+        for end, times in missed.items():
+            part = min(left, times)
+            left -= part
+            yield from self._failed_at_once(Bundle(self, flow, end, self.sight.local(flow, end), part))
+        shut = {*missed, *(end for end in self.sight.shut(flow) if end not in met)}
+        self._splits.learn(flow, met, shut, left, left / self._engine.span.s)
         parts = list(self._splits.parts(flow, left, float(self._rng.random())))
         yield from (Bundle(self, flow, end, self.sight.local(flow, end), part) for end, part in parts)
         self.counts[flow].failed += left - sum(part for _, part in parts)

@@ -20,7 +20,6 @@ from tradewind.world.ground import names_of
 from tradewind.world.scenario import LONGEST_S, Length, Scenario, Whole
 
 BUNDLED: Final = Path(__file__).parent / "scenarios"
-USUAL: Final = "day"
 _TIMED: Final = ("surges", "faults", "losses", "prices", "carbon_swings")
 _LENGTH: Final = "Write a length of time, as in 90s, 30m or 1h30m."
 

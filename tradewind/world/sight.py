@@ -56,6 +56,11 @@ class Sight:
         """What the gateway sees of an endpoint, for the service of `flow`."""
         return self.pickers[self._ground.flows[flow].service].endpoints[self._ground.ends[end].name]
 
+    def shut(self, flow: int) -> list[int]:
+        """The endpoints whose breakers are open, for the service of `flow`."""
+        known = self.pickers[self._ground.flows[flow].service].endpoints
+        return [n for n, end in enumerate(self._ground.ends) if end.name in known and known[end.name].breaker.shut]
+
     def begin(self, now_s: float) -> None:
         """A step begins."""
         self.now_s, self.probes = now_s, {}

@@ -6,7 +6,7 @@ of some requests trembles more than a minute of thousands. A new route begins an
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import accumulate
 from math import floor
 from typing import Final
@@ -47,19 +47,15 @@ class Splits:
             self._pools[flow] = {at[name]: _PRIOR * share for name, share in zip(*told, strict=True)}
         self._send(flow, self._pools[flow], rps)
 
-    def learn(self, flow: int, met: Mapping[int, int], count: int, rps: float) -> None:
-        """A window met these endpoints, in a step of `count` requests."""
+    def learn(self, flow: int, met: Mapping[int, int], shut: Collection[int], count: int, rps: float) -> None:
+        """A window met these endpoints, in a step of `count` requests; nothing more goes to those that are `shut`."""
         seen = sum(met.values())
         keep = max(0.0, min(MOST_KEPT, 1.0 - seen / max(1, count)))
-        pool = {end: keep * held for end, held in self._pools[flow].items()}
+        pool = {end: keep * held for end, held in self._pools[flow].items() if end not in shut}
         for end, times in met.items():
             pool[end] = pool.get(end, 0.0) + times
         self._pools[flow] = pool
         self._send(flow, pool, rps)
-
-    def forget(self, flow: int, end: int) -> None:
-        """Nothing goes there any more."""
-        self._pools[flow].pop(end, None)
 
     def parts(self, flow: int, count: int, phase: float) -> Iterator[tuple[int, int]]:
         """Endpoint and requests of `count`, in whole ones; `phase`, in [0, 1), decides who gets the odd ones."""
@@ -80,7 +76,3 @@ class Splits:
         for end, held in pool.items() if total > 0 else ():
             self._rps[flow, end] = rps * held / total
             self._engine.states[end].expected_rps += self._rps[flow, end]
-
-    def rps(self, end: int) -> float:
-        """What is sent to an endpoint from here, of all flows."""
-        return sum(rps for (_, at), rps in self._rps.items() if at == end)
