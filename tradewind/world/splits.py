@@ -15,7 +15,7 @@ from streams.contract.records import Route
 from tradewind.world.engine import Engine
 from tradewind.world.ground import Ground
 
-MOST_KEPT: Final = 0.85
+MOST_KEPT: Final = 0.9
 """Of a pool, from one step to the next."""
 _PRIOR: Final = 8.0
 """Requests that the shares of a new route stand for."""

@@ -24,7 +24,7 @@ from tradewind.world.engine import SPREAD, Engine
 from tradewind.world.ground import Ground
 from tradewind.world.sight import Sight
 
-MOST: Final = 64
+MOST: Final = 40
 MOST_SHORT: Final = 192
 """Requests of a gateway in a window; in a step of a second the second."""
 Flight = tuple[float, int, LocalEndpoint, float, bool, ErrorKind | None]
