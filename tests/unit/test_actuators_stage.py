@@ -225,7 +225,7 @@ def test_an_operators_hold_outlives_her_plan_being_compacted_away() -> None:
     shop.plan(3)
     shop.run(5)
     other = shop.taken_over()
-    log = other.carrier.logs[topics.CAPACITY_PLAN.name].partitions[0]
+    log = other.carrier.logs[topics.CAPACITY_PLAN.name][0].messages
     del log[0]  # compaction leaves the last word of a key
     other.run(200)
     assert len(shop.cloud.done) == 1
@@ -429,7 +429,7 @@ def test_news_is_said_at_once_and_what_has_not_changed_every_ten_seconds() -> No
 def test_a_plan_under_another_key_is_a_dead_letter_since_compaction_would_mix_them_up() -> None:
     shop = Shop()
     plan = shop.plan(5)
-    messages = shop.carrier.logs[topics.CAPACITY_PLAN.name].partitions[0]
+    messages = shop.carrier.logs[topics.CAPACITY_PLAN.name][0].messages
     value = messages.pop().value
     shop.carrier.send(topics.CAPACITY_PLAN, "another", value)
     shop.run(5)

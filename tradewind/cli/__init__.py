@@ -25,6 +25,7 @@ from tradewind.cli import (
     init,
     keys,
     policy,
+    replay,
     roles,
     status,
     table,
@@ -45,6 +46,7 @@ app = typer.Typer(
 )
 app.command("demo")(demo.demo)
 app.command("fault")(demo.fault)
+app.command("replay")(replay.replay)
 app.command("init")(init.init)
 app.command("up")(up.up)
 app.command("status")(status.status)

@@ -24,6 +24,7 @@ from tradewind.reference.commands import cli_page
 from tradewind.reference.markdown import anchor, cell, prose, table
 from tradewind.reference.structs import attribute_docs, fields, inside, section, sections
 from tradewind.reference.words import default_in_words, kind_of
+from tradewind.world.scenario import Scenario
 
 _HEAD: Final = "<!-- Written by `make reference`: edit the code it comes from. -->\n"
 _HOUR_S, _DAY_S = 3600, 86400
@@ -40,6 +41,7 @@ def pages(decisions: Path | None = None) -> dict[str, str]:
         "gateway.md": gateway_page(),
         "fleet.md": fleet_page(),
         "actuators.md": actuators_page(),
+        "scenario.md": scenario_page(),
         "topics.md": topics_page(),
         "metrics.md": metrics_page(),
         "rights.md": rights_page(),
@@ -105,6 +107,16 @@ def _kind(name: str, kind: Kind) -> str:
     """The fields of a kind that are not everybody's, below what its file says of it."""
     says = inspect.getdoc(inspect.getmodule(kind.entry)) or ""
     return f"## {name}\n\n{says}\n\n{fields(kind.entry, besides=Entry)}"
+
+
+def scenario_page() -> str:
+    """What a scenario file for `tradewind replay` may say."""
+    return (
+        "# Scenario file\n\nWhat happens in a world that `tradewind replay FILE` lives through. Besides what is below "
+        "it has `fleet`: services, origins and endpoints ([fleet file](fleet.md)), or the name of such a file beside "
+        "this one; each endpoint has a pool of its own. Lengths of time are written as in `90s`, `30m`, `9h30m`; `at` "
+        "is one after the start. [Replay](../replay.md) has an example.\n\n" + sections(Scenario)
+    )
 
 
 def topics_page() -> str:
