@@ -15,7 +15,7 @@ from typing import Final
 
 import numpy as np
 
-from router_sync.curves import Curve
+from router_sync.curve import Curve
 from router_sync.layout import Floats, Layout
 
 EXPLORE: Final = 0.02

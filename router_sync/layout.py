@@ -40,6 +40,8 @@ class Layout:
     """[F, E] allowed by law, and the service is offered there."""
     rtt_ms: Floats
     """[F, E]"""
+    far_first: Ints
+    """[F, E] the flows of each column of `rtt_ms`, those that come the longest way first."""
     replica_rps: Floats
     """[E] of one replica."""
     capacity_rps: Floats
@@ -82,6 +84,7 @@ def layout(fleet: Fleet) -> Layout:
     class_of = [classes.setdefault((flow.service, flow.class_.name), len(classes)) for flow in flows]
     wishes = preferences(fleet)
     target_ms = np.minimum([flow.class_.slo_p95_ms for flow in flows], wishes.limit_ms)
+    rtt_ms = np.array([[rtt_of[flow.origin][e.region] for e in ends] for flow in flows], np.float64)
     return Layout(
         fleet=fleet,
         law=law,
@@ -92,7 +95,8 @@ def layout(fleet: Fleet) -> Layout:
         endpoint_at={e.name: column for column, e in enumerate(ends)},
         countries={origin.name: origin.jurisdiction for origin in fleet.origins},
         may=law.may,
-        rtt_ms=np.array([[rtt_of[flow.origin][e.region] for e in ends] for flow in flows], np.float64),
+        rtt_ms=rtt_ms,
+        far_first=np.argsort(-rtt_ms, axis=0, kind="stable"),
         replica_rps=np.array([e.capacity_rps for e in ends]),
         capacity_rps=np.array([e.capacity_rps * e.replicas for e in ends]),
         power_w=np.array([e.power_w for e in ends]),

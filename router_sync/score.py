@@ -22,7 +22,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from router_sync.curves import Curve
+from router_sync.curve import Curve
 from router_sync.layout import Floats, Layout
 from router_sync.problem import FREE, RESERVE
 from router_sync.quotes import Quoted
@@ -30,6 +30,8 @@ from streams.contract.records import Part
 
 CROWDING: Final = np.array([0.0, 0.1, 0.3, 3.0])
 """By segment, in units of price and time of one request: so that endpoints share load before anything is late."""
+DRAWN: Final = 4
+"""An endpoint twice as dear as a flow's cheapest draws this power of two less of it."""
 BREACH_S: Final = 1.0
 RAMP: Final = 0.1
 NEARNESS: Final = 0.01
@@ -109,19 +111,25 @@ def scores(
         rule = rule + duals.per_usd[:, None] * spend + duals.per_g[:, None] * grams
     total: Floats = sum(parts.values(), rule)
     crowd_unit = np.maximum(price + rates.usd_per_s * curve.base_ms.mean(axis=0) / 1000.0, 1e-9)
-    crowd = np.outer(crowd_unit, CROWDING) + crowding(plan, curve, capacity_rps, rps, rates, reserve)
+    crowd = np.outer(crowd_unit, CROWDING) + crowding(plan, curve, capacity_rps, rps, total, rates, reserve)
     return Scores(parts, rule, total, crowd, spend, carbon_g)
 
 
-def crowding(plan: Layout, curve: Curve, capacity_rps: Floats, rps: Floats, rates: Rates, reserve: float) -> Floats:
+def crowding(
+    plan: Layout, curve: Curve, capacity_rps: Floats, rps: Floats, total_usd: Floats, rates: Rates, reserve: float
+) -> Floats:
     """[E, SEGMENTS] what a request in each segment of an endpoint's capacity adds to the latency of all who are there.
 
-    Of a mix of the classes that may be there, as much of each as is asked for: who is late alone pays for it.
+    Who will be there: of each flow as much as is asked for, and the less the dearer the endpoint is than the flow's
+    cheapest. Whoever would be late there anyway goes elsewhere, and says nothing of what crowding costs.
     """
     edges = np.array([0.0, FREE[0], sum(FREE), 1.0 - reserve, 1.0])
     extra_ms = curve.extra_ms(capacity_rps[:, None] * edges)
-    asked = _by_class(plan, plan.may * rps[:, None])
-    way_ms = _by_class(plan, plan.may * rps[:, None] * plan.rtt_ms) / np.maximum(asked, 1e-12)
+    dear = float(total_usd.max(initial=1e-12))
+    cheapest = np.where(plan.may, total_usd, dear).min(axis=1, keepdims=True, initial=dear)
+    drawn = np.where(plan.may, rps[:, None] * (cheapest / np.maximum(total_usd, 1e-12)) ** DRAWN, 0.0)
+    asked = _by_class(plan, drawn)
+    way_ms = _by_class(plan, drawn * plan.rtt_ms) / np.maximum(asked, 1e-12)
     part = asked / np.maximum(asked.sum(axis=0), 1e-12)
     usual_ms = way_ms + curve.base_ms + curve.margin_ms
     target = plan.class_target_ms[:, None, None]

@@ -20,18 +20,15 @@ from router_sync.layout import Bools, Floats, Layout
 from router_sync.problem import LEAST_RPS, RESERVE, Problem
 from router_sync.quotes import Quoted, Quotes
 from router_sync.score import RATES, Duals, Rates, Scores, scores
+from router_sync.ways import inside_ms, way_ms
 from streams.contract.records import Interruption, Order
 
 DEGRADED: Final = 0.5
 """Of its capacity is left to an endpoint that fails now and then."""
 RAMP_S: Final = 10.0
 RAMP_FROM: Final = 0.1
-MEASURED_S: Final = 60.0
-"""Latencies are measured over this long: what used an endpoint within it is in them."""
 _EARLY: Final = 0.2
 """Of a step: so that a tick shortly before a step takes it, and no second table follows."""
-FAR: Final = 0.5
-"""Of a measured p95 at most this share is the way; at least the rest is the endpoint's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +45,8 @@ class Knowledge:
     explorer: Explorer = field(default_factory=Explorer)
     shares: Floats | None = None
     """[F, E] in force."""
-    used_s: Floats | None = None
-    """[F, E] who used what when; None: only `shares` tell."""
+    load_rps: Floats | None = None
+    """[F, E] of late, by the tables in force; None: nothing was shared out yet."""
     back_since_s: Mapping[str, float] = field(default_factory=dict)
     """Who came back, and when."""
     orders: Mapping[str, Order] = field(default_factory=dict)
@@ -121,7 +118,7 @@ def situation(plan: Layout, known: Knowledge, now_s: float) -> Situation:
         gone=frozenset(gone | known.orders.keys() | known.leaving.keys()),
         scores=priced,
         quoted=quoted,
-        p95_ms=inside_ms(plan, known, now_s),
+        p95_ms=measured_ms(plan, known),
         problem=problem,
         usual_rps=known.usual_rps,
         ramp=ramp,
@@ -137,40 +134,21 @@ def _quoted(plan: Layout, known: Knowledge, now_s: float) -> Quoted:
     return quoted._replace(replicas=np.maximum(quoted.replicas - fewer, np.minimum(quoted.replicas, 1.0)))
 
 
-def inside_ms(plan: Layout, known: Knowledge, now_s: float) -> Floats:
+def measured_ms(plan: Layout, known: Knowledge) -> Floats:
     """[F, E] p95 inside each endpoint: measured at gateways, less the way there; declared where too little was."""
-    measured_ms = known.health.p95_ms(plan)
-    inside = measured_ms - np.minimum(way_ms(plan, known, now_s), FAR * measured_ms)
+    inside = inside_ms(known.health.p95_ms(plan), way_ms(plan, known.load_rps))
     out: Floats = np.where(np.isnan(inside), plan.declared_ms, inside)
     return out
 
 
-def way_ms(plan: Layout, known: Knowledge, now_s: float) -> Floats:
-    """[E] the longest way among the origins that use an endpoint: what is to be taken off a measured p95.
-
-    Never more than FAR of it: else the traffic that an outage sends round the world would make its refuge look slow,
-    and move on.
-    """
-    used_s = known.used_s if known.used_s is not None else used(plan, known.shares, known.rps, None, now_s)
-    in_use = used_s >= now_s - MEASURED_S
-    way: Floats = np.where(in_use, plan.rtt_ms, 0.0).max(axis=0, initial=0.0)
-    return way
-
-
-def lessons(plan: Layout, known: Knowledge, now_s: float) -> list[Lesson]:
+def lessons(plan: Layout, known: Knowledge) -> list[Lesson]:
     """What was measured of the endpoints of `plan`, the way there taken off."""
-    way = way_ms(plan, known, now_s)
+    met = [(row, said) for row, said in known.health.measured() if row[0] in plan.endpoint_at]
+    way = way_ms(plan, known.load_rps)[[plan.endpoint_at[row[0]] for row, _ in met]]
+    inside = inside_ms(np.array([said.measured_ms for _, said in met], np.float64), way)
     return [
-        Lesson(
-            row=row,
-            inside_ms=said.measured_ms - min(float(way[plan.endpoint_at[row[0]]]), FAR * said.measured_ms),
-            whole_ms=said.whole_ms,
-            rps=said.rps,
-            in_flight=said.in_flight,
-            tokens=said.tokens,
-        )
-        for row, said in known.health.measured()
-        if row[0] in plan.endpoint_at and said.measured_ms is not None and said.whole_ms is not None
+        Lesson(row, p95_ms, said.whole_ms or p95_ms, said.rps, said.in_flight, said.tokens)
+        for (row, said), p95_ms in zip(met, inside.tolist(), strict=True)
     ]
 
 
@@ -195,16 +173,6 @@ def _ramp(since_s: float) -> float:
     """The share of any flow that an endpoint gets that came back `since_s` ago; in tenths, so in few tables."""
     tenths = math.floor(10.0 * min(since_s, RAMP_S) / RAMP_S + _EARLY)
     return min(1.0, max(RAMP_FROM, tenths / 10.0))
-
-
-def used(plan: Layout, shares: Floats | None, rps: Floats, before_s: Floats | None, now_s: float) -> Floats:
-    """[F, E] when each flow last had a real part in the load of each endpoint; -inf: never."""
-    last = np.full(plan.may.shape, -math.inf) if before_s is None else before_s
-    if shares is None:
-        return last
-    load = shares * np.maximum(rps, LEAST_RPS)[:, None]
-    out: Floats = np.where(load > 0.05 * load.sum(axis=0), now_s, last)
-    return out
 
 
 def _usable(plan: Layout, standings: Mapping[str, Standing], known: Knowledge, ready: Bools) -> Bools:

@@ -19,6 +19,7 @@ import msgspec
 import numpy as np
 
 from router_sync.chain import anchored, linked
+from router_sync.curves import Size
 from router_sync.explain import considered, explain_change, unserved
 from router_sync.fleet import misfits
 from router_sync.greedy import greedy
@@ -34,7 +35,7 @@ from router_sync.quotes import Kind, Quotes
 from router_sync.reserve import widest_loss
 from router_sync.score import RATES, Rates
 from router_sync.sign import Trust
-from router_sync.situation import RAMP_S, Knowledge, Situation, lessons, situation, used
+from router_sync.situation import RAMP_S, Knowledge, Situation, lessons, situation
 from router_sync.state import RouterState, known_down, next_number, outdated, restored, with_fleet, with_table
 from router_sync.table import DIFFERS, Draft, Number, build, check, damp, differs, moved_share, news
 from router_sync.tiers import admit
@@ -194,10 +195,10 @@ class Router:
     def _situation(self, state: RouterState, plan: Layout, now_s: float) -> Situation:
         rps = state.rps = steadied(state.rps, state.demand.rps(plan))
         usual = state.usual_rps = steadied(state.usual_rps, state.demand.usual_rps(plan))
-        state.used_s = used(plan, state.shares, rps, state.used_s, now_s)
+        state.load.see(None if state.stale else state.shares, usual, now_s)
         known = Knowledge(
             health=state.health, rps=rps, usual_rps=usual, quotes=state.quotes, curves=state.curves,
-            explorer=state.explorer, shares=state.shares, used_s=state.used_s, back_since_s=state.back_since_s,
+            explorer=state.explorer, shares=state.shares, load_rps=state.load.rps, back_since_s=state.back_since_s,
             orders=in_force(state.orders, plan.endpoint_at, now_s), rates=self.rates,
             leaving=leaving(state.notices, plan.endpoint_at, now_s), fewer=fewer(state.notices, now_s),
             duals=state.budgets.duals(plan), reserve=state.reserve.share,
@@ -409,8 +410,11 @@ def _learn(state: RouterState, plan: Layout, known: Knowledge, now_s: float) -> 
     if not state.curves.due(now_s):
         return
     replicas = known.quotes.at(plan, now_s).replicas.tolist()
-    holds = {e.name: e.concurrency * n for e, n in zip(plan.fleet.endpoints, replicas, strict=True)}
-    state.curves.learn(lessons(plan, known, now_s), holds, now_s)
+    sizes = {
+        e.name: Size(e.concurrency * n, e.capacity_rps * n, e.latency_ms)
+        for e, n in zip(plan.fleet.endpoints, replicas, strict=True)
+    }
+    state.curves.learn(lessons(plan, known), sizes, now_s)
     well = state.explorer.advance(plan, state.curves.curve(plan), state.curves.measured_s, now_s)
     state.back_since_s = {**state.back_since_s, **dict.fromkeys(well, now_s)}
 

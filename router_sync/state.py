@@ -19,6 +19,7 @@ from router_sync.problem import Problem, Solution
 from router_sync.quotes import Quotes
 from router_sync.reserve import Reserve
 from router_sync.table import Number
+from router_sync.ways import Load
 from streams.contract.records import Fleet, Order, RoutingTable, TableOrder
 
 
@@ -66,8 +67,8 @@ class RouterState:
     """When the loss of a zone was last thought through."""
     exposed: str = ""
     """The zone whose loss could not be covered then; empty: none."""
-    used_s: Floats | None = None
-    """[F, E] when each flow last used each endpoint."""
+    load: Load = field(default_factory=Load)
+    """Who used what of late."""
     gone: frozenset[str] = frozenset()
     back_since_s: dict[str, float] = field(default_factory=dict)
     serial: int = 0
@@ -130,7 +131,7 @@ def with_fleet(state: RouterState, fleet: Fleet) -> bool:
         new = set(plan.names) - set(state.plan.names)
         state.back_since_s |= dict.fromkeys(new, math.inf)
         state.curves.keep(plan.endpoint_at)
-    state.plan, state.stale, state.used_s, state.rps, state.usual_rps = plan, True, None, None, None
+    state.plan, state.stale, state.load, state.rps, state.usual_rps = plan, True, Load(), None, None
     state.ask = state.under_way = state.asked = state.answer = None
     return True
 

@@ -45,14 +45,14 @@ def endpoint(region: str, zone: str, **more: Any) -> Endpoint:
     return Endpoint(**(told | more))
 
 
-def fleet(endpoints: Sequence[Endpoint] = ()) -> Fleet:
-    """Two endpoints in each region, or those that are given."""
+def fleet(endpoints: Sequence[Endpoint] = (), demand_rps: float = 30.0) -> Fleet:
+    """Two endpoints in each region, or those that are given; `demand_rps` is what each origin is said to ask for."""
     return Fleet(
         fleet="small",
         version=1,
         services=(Service(name="chat", classes=CLASSES, default_class="interactive"),),
         origins=tuple(
-            Origin(name=name, jurisdiction={"europe": "DE", "america": "US"}[name], rtt_ms=rtt, demand_rps=30.0)
+            Origin(name=name, jurisdiction={"europe": "DE", "america": "US"}[name], rtt_ms=rtt, demand_rps=demand_rps)
             for name, rtt in RTT_MS.items()
         ),
         endpoints=tuple(endpoints) or tuple(endpoint(region, zone) for region in REGIONS for zone in "ab"),
