@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Final, Generic, TypeVar
 
-import msgspec
 from aiohttp import web
 from prometheus_client import Counter, Histogram
 
@@ -22,6 +21,8 @@ from router_sync.gateway.budget import RetryBudget
 from router_sync.gateway.caller import Caller
 from router_sync.gateway.config import GatewayConfig
 from router_sync.gateway.exchange import Exchange
+from router_sync.gateway.leaving import Leaving
+from router_sync.gateway.onward import Onward
 from router_sync.gateway.probe import Prober
 from router_sync.gateway.refusal import Refusal, error_event
 from router_sync.gateway.report import Reporter
@@ -30,8 +31,10 @@ from router_sync.gateway.shedding import Shedding
 from router_sync.gateway.size import by_size
 from router_sync.gateway.slots import Slots
 from router_sync.gateway.trip import CallerGone, Failed, Seen, Trip
+from router_sync.gateway.turn import Moved
 from streams import signals
 from streams.contract.records import HARD_ERRORS, Api, ErrorKind
+from streams.runtime.clock import Clock
 
 _STATUS: Final[dict[ErrorKind, int]] = {"first_byte_timeout": 504, "stall": 504, "http_429": 429}
 _GENERATION: Final = frozenset(
@@ -57,6 +60,7 @@ class Relay:
         reporter: Reporter,
         prober: Prober,
         rng: random.Random,
+        unix_s: Clock,
     ) -> None:
         self._config, self._pickers, self._access = config, pickers, access
         self._exchange, self._reporter, self._prober = exchange, reporter, prober
@@ -64,6 +68,8 @@ class Relay:
         self._budget = RetryBudget(config.retries.budget_share, config.retries.budget_per_s, self._now())
         self._slots = Slots(config.limits)
         self.shedding = Shedding(config.tiers, pickers, lambda name: reporter.standing(name).in_flight, rng, self._now)
+        self.onward = Onward(config.origin, pickers, self._goes_on)
+        self.leaving = Leaving(self.onward.before_break, rng, now_s=self._now, unix_s=unix_s)
         self.lost_servable = 0
         """Requests that failed though the route named another endpoint that was not tried."""
         self._requests = _Children(signals.REQUESTS)
@@ -150,6 +156,7 @@ class Relay:
             self._requests.of(trip.service, class_, str(refusal.status)).inc()
             raise
         finally:
+            trip.turn.close()
             if trip.blame is not None:
                 trip.blame.served |= trip.response is not None  # an answer that broke off was one
                 trip.blame.settle()
@@ -159,38 +166,28 @@ class Relay:
 
     async def _attempts_until(self, trip: Trip, picker: Picker) -> web.StreamResponse:
         self._budget.request()
-        failure: Failed | None = None
+        failure, broke_off = None, ""
         refusing: list[tuple[LocalEndpoint, bool]] = []
         elsewhere = partial(self._elsewhere, trip, picker)
         while (pick := self._next(trip, picker, failure)) is not None:
-            if trip.response is not None and not self._goes_on(trip, pick):
-                break
             trip.tried.append(pick.endpoint.name)
             try:
-                response = await self._attempt(trip, pick, elsewhere, refusing)
+                response = await _last_of(trip, self._attempt(trip, pick, elsewhere, refusing))
             except Failed as failed:
-                failure = failed
+                failure, broke_off = failed, trip.turn.at
             except CallerGone:
                 return _hung_up(trip)
             else:
                 if response.status < 400:
                     self._accuse_refusing(refusing)
+                if broke_off:
+                    self.leaving.count(broke_off, "moved", "broke_off")
                 return response
         if trip.response is None and refusing and len(refusing) == len(trip.tried):
             self._all_refuse(trip, refusing)
         if trip.response is not None and failure is not None:
             return await self._broken_off(trip, failure)
         return self._lost(trip, picker, failure)
-
-    def _goes_on(self, trip: Trip, pick: Pick) -> bool:
-        """Whether `pick` can go on with the answer that broke off; then the trip asks it for the rest."""
-        rest = trip.journal.rest() if trip.journal is not None and pick.endpoint.continues else None
-        if rest is None:
-            return False
-        trip.ask = msgspec.structs.replace(trip.ask, body=rest)
-        signals.CONTINUED.inc()
-        signals.event("answer_goes_on", endpoint=pick.endpoint.name, broke_off_at=trip.tried[-1])
-        return True
 
     def _next(self, trip: Trip, picker: Picker, failure: Failed | None) -> Pick | None:
         """The next endpoint to ask; None when there is none, or no more may be asked."""
@@ -200,6 +197,8 @@ class Relay:
             if not self._budget.grant(self._now()):
                 return None
             signals.RETRIES.labels(failure.kind).inc()
+        if trip.response is not None:
+            return self.onward.after_break(trip, picker)
         return picker.pick(self._config.origin, trip.class_, trip.ask.key, trip.tried)
 
     def _repeatable(self, trip: Trip, failure: Failed) -> bool:
@@ -227,16 +226,20 @@ class Relay:
     async def _attempt(
         self, trip: Trip, pick: Pick, elsewhere: Callable[[], bool], refusing: list[tuple[LocalEndpoint, bool]]
     ) -> web.StreamResponse:
-        local, seen, began_s = pick.endpoint, Seen(), self._now()
+        local, seen, began_s = pick.endpoint, Seen(trip.turn.begins(pick.endpoint.name)), self._now()
         standing, trial, settled = self._reporter.standing(local.name), local.begin(), False
         standing.in_flight += 1
         seen.held = standing.in_flight
+        if trip.ask.stream:
+            self.leaving.enter(local.name, trip)
         try:
             response = await self._exchange.attempt(trip, pick, seen, elsewhere)
             settled = True
             self._answered(trip, pick, seen, response.status, began_s, trial)
             return response
         except Failed as failure:
+            if trip.turn.late(seen.attempt):
+                raise Moved from None
             settled = True
             self._failed(trip, pick, failure, began_s, trial)
             if failure.unwelcome:
@@ -244,8 +247,14 @@ class Relay:
             raise
         finally:
             standing.in_flight -= 1
+            if trip.ask.stream:
+                self.leaving.leave(local.name, trip)
             if not settled:  # the caller went away, or was at fault
                 local.dropped(trial)
+
+    async def _goes_on(self, trip: Trip, pick: Pick) -> web.StreamResponse:
+        """An attempt beside the one that speaks: given up at once when its endpoint falls."""
+        return await self._attempt(trip, pick, lambda: True, [])
 
     def _answered(self, trip: Trip, pick: Pick, seen: Seen, status: int, began_s: float, trial: bool) -> None:
         now_s, local = self._now(), pick.endpoint
@@ -257,6 +266,8 @@ class Relay:
             self._reporter.failed(local.name, trip.service, trip.class_, "client_4xx")
             self._attempts.of(local.name, "client_4xx").inc()
             return
+        if trip.streams:
+            self.leaving.count(local.name, "kept", "finished")
         latency_ms = (now_s - began_s) * 1000.0
         streamed = trip.streams or trip.ask.stream
         ttft_ms = (seen.first_s - began_s) * 1000.0 if streamed and seen.first_s is not None else None
@@ -366,6 +377,7 @@ class Relay:
         response, transport = trip.response, trip.request.transport
         assert response is not None
         self._reporter.lost(trip.service, trip.class_)
+        self.leaving.count(trip.turn.at, "lost", "nowhere" if self.onward.fit(trip) else "stateful")
         signals.event("answer_broken_off", "warning", endpoint=trip.tried[-1], kind=failure.kind)
         if transport is None:
             return response
@@ -390,6 +402,17 @@ def api_of(picker: Picker) -> Api:
 
 def _not_allowed(method: str, allowed: str) -> Refusal:
     return Refusal(405, "method_not_allowed", f"{method} is not served.", headers={"Allow": allowed})
+
+
+async def _last_of(trip: Trip, attempt: Awaitable[web.StreamResponse]) -> web.StreamResponse:
+    """The answer of an attempt, or of the last that its stream was moved to. Raises what that one does."""
+    while True:
+        try:
+            return await attempt
+        except (Moved, Failed):
+            if (successor := trip.turn.successor()) is None:
+                raise
+            attempt = successor
 
 
 def _hung_up(trip: Trip) -> web.StreamResponse:

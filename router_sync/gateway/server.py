@@ -101,7 +101,11 @@ class Gateway:
             config.probing, self._session, services.items, self.reporter, self._rng, upstreams, complaints,
             exchange.evacuate,
         )  # fmt: skip
-        self.relay = Relay(config, services, self._trusted.access, exchange, self.reporter, self._prober, self._rng)
+        self.relay = Relay(
+            config, services, self._trusted.access, exchange, self.reporter, self._prober, self._rng,
+            self._now_s,
+        )  # fmt: skip
+        self.following.heeded_by.append(self.relay.leaving.heed)
         self.following.restore()
         try:
             self.port = await self._listen(
@@ -116,6 +120,7 @@ class Gateway:
             "following": self.following.run,
             "waiting": self.following.complain,
             "probing": self._prober.run,
+            "leaving": self.relay.leaving.run,
             "reporting": self._report,
             "telling": self._tell,
             "watching": self._trusted.watch.run,
