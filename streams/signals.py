@@ -86,6 +86,10 @@ SHED: Final = _counter(
 SATURATION: Final = _gauge(
     "route_saturation", "How full a route's endpoints are, as this gateway sees it; 1 is full.", "service", "class"
 )
+SESSION_HOMES: Final = _counter(
+    "session_homes_total", "Homes of sessions: begun, moved, or learnt from other gateways; and why they moved.",
+    "what", "why",
+)  # fmt: skip
 TABLE_AGE: Final = _gauge("table_age_seconds", "Age of the table in force.", "service")
 TABLE_VERSION: Final = _gauge("table_version", "Version of the table in force.", "service")
 TABLE_EPOCH: Final = _gauge("table_epoch", "Epoch of the table in force.", "service")

@@ -141,11 +141,13 @@ class Leaving:
         """It is over there."""
         self._streams[endpoint].pop(trip, None)
 
-    def count(self, endpoint: str, outcome: str, reason: str) -> None:
-        """What became of a stream at `endpoint`: moved, kept or lost; nothing is counted unless that is to be left."""
-        if (leave := self._leaves.get(endpoint)) is not None:
-            leave.count[outcome] += 1
-            signals.LEFT.labels(outcome, reason).inc()
+    def count(self, endpoint: str, outcome: str, reason: str) -> bool:
+        """Count what became of a stream at `endpoint`: moved, kept or lost; False: nobody has to leave that."""
+        if (leave := self._leaves.get(endpoint)) is None:
+            return False
+        leave.count[outcome] += 1
+        signals.LEFT.labels(outcome, reason).inc()
+        return True
 
     # -- what is done -------------------------------------------------------------------------------------------------
 

@@ -21,12 +21,14 @@ from router_sync.gateway.budget import RetryBudget
 from router_sync.gateway.caller import Caller
 from router_sync.gateway.config import GatewayConfig
 from router_sync.gateway.exchange import Exchange
+from router_sync.gateway.homes import Homes, Reason
 from router_sync.gateway.leaving import Leaving
-from router_sync.gateway.onward import Onward
+from router_sync.gateway.onward import Onward, Outcome
 from router_sync.gateway.probe import Prober
 from router_sync.gateway.refusal import Refusal, error_event
 from router_sync.gateway.report import Reporter
 from router_sync.gateway.saturation import Kind
+from router_sync.gateway.sessions import Session
 from router_sync.gateway.shedding import Shedding
 from router_sync.gateway.size import by_size
 from router_sync.gateway.slots import Slots
@@ -60,16 +62,17 @@ class Relay:
         reporter: Reporter,
         prober: Prober,
         rng: random.Random,
+        homes: Homes | None,
         unix_s: Clock,
     ) -> None:
         self._config, self._pickers, self._access = config, pickers, access
-        self._exchange, self._reporter, self._prober = exchange, reporter, prober
+        self._exchange, self._reporter, self._prober, self._homes = exchange, reporter, prober, homes
         self._now = asyncio.get_running_loop().time
         self._budget = RetryBudget(config.retries.budget_share, config.retries.budget_per_s, self._now())
         self._slots = Slots(config.limits)
         self.shedding = Shedding(config.tiers, pickers, lambda name: reporter.standing(name).in_flight, rng, self._now)
         self.onward = Onward(config.origin, pickers, self._goes_on)
-        self.leaving = Leaving(self.onward.before_break, rng, now_s=self._now, unix_s=unix_s)
+        self.leaving = Leaving(self._move, rng, now_s=self._now, unix_s=unix_s)
         self.lost_servable = 0
         """Requests that failed though the route named another endpoint that was not tried."""
         self._requests = _Children(signals.REQUESTS)
@@ -117,18 +120,18 @@ class Relay:
         origin, default = self._config.origin, picker.table.default_class
         class_ = class_of(caller, request.headers, default, lambda c: picker.serves(origin, c))
         class_ = by_size(asked, picker, origin, class_, path, self._config.assumed_output_tokens)
-        self._admit(asked, caller.tenant, picker, class_)
+        session = (asked.model, caller.tenant, asked.key) if asked.key is not None else None
+        self._admit(asked, caller.tenant, picker, class_, session)
         self._slots.enter(caller.tenant, asked.stream)
         try:
-            return await self._serve(request, asked, picker, class_, path)
+            return await self._serve(request, asked, picker, class_, path, session)
         finally:
             self._slots.leave(caller.tenant, asked.stream)
 
-    def _admit(self, asked: Ask, tenant: str, picker: Picker, class_: str) -> None:
+    def _admit(self, asked: Ask, tenant: str, picker: Picker, class_: str, session: Session | None) -> None:
         refusal, why = self._slots.full(tenant, asked.stream), "limits"
         route = picker.route(self._config.origin, class_)
         if refusal is None and route is not None:
-            session = (asked.model, tenant, asked.key) if asked.key is not None else None
             refusal = self.shedding.refusal(picker, route, self._slots.filled(asked.stream), session)
             why = refusal.headers["x-tradewind-shed"] if refusal is not None else why
         self._reporter.arrived(asked.model, class_, shed=refusal is not None)
@@ -138,7 +141,13 @@ class Relay:
             raise refusal
 
     async def _serve(
-        self, request: web.BaseRequest, asked: Ask, picker: Picker, class_: str, path: str
+        self,
+        request: web.BaseRequest,
+        asked: Ask,
+        picker: Picker,
+        class_: str,
+        path: str,
+        session: Session | None,
     ) -> web.StreamResponse:
         began_s, table = self._now(), picker.table
         trip = Trip(
@@ -150,6 +159,7 @@ class Relay:
             path,
             began_s + self._config.deadlines.total_s,
         )
+        trip.session = session
         try:
             response = await self._attempts_until(trip, picker)
         except Refusal as refusal:
@@ -180,14 +190,25 @@ class Relay:
             else:
                 if response.status < 400:
                     self._accuse_refusing(refusing)
-                if broke_off:
-                    self.leaving.count(broke_off, "moved", "broke_off")
+                if broke_off and self.leaving.count(broke_off, "moved", "broke_off"):
+                    self._moved(trip, "broke_off")
                 return response
         if trip.response is None and refusing and len(refusing) == len(trip.tried):
             self._all_refuse(trip, refusing)
         if trip.response is not None and failure is not None:
             return await self._broken_off(trip, failure)
         return self._lost(trip, picker, failure)
+
+    async def _move(self, trip: Trip, refused: set[str]) -> Outcome:
+        """Move a stream, and the session it belongs to, before its endpoint goes."""
+        outcome = await self.onward.before_break(trip, refused)
+        if outcome == "moved":
+            self._moved(trip, "notice")
+        return outcome
+
+    def _moved(self, trip: Trip, reason: Reason) -> None:
+        if self._homes is not None and trip.session is not None:
+            self._homes.moved(trip.session, trip.class_, trip.turn.at, reason)
 
     def _next(self, trip: Trip, picker: Picker, failure: Failed | None) -> Pick | None:
         """The next endpoint to ask; None when there is none, or no more may be asked."""
@@ -199,6 +220,8 @@ class Relay:
             signals.RETRIES.labels(failure.kind).inc()
         if trip.response is not None:
             return self.onward.after_break(trip, picker)
+        if failure is None and trip.session is not None and self._homes is not None:
+            return self._homes.pick(picker, self._config.origin, trip.class_, trip.session)
         return picker.pick(self._config.origin, trip.class_, trip.ask.key, trip.tried)
 
     def _repeatable(self, trip: Trip, failure: Failed) -> bool:

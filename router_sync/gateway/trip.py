@@ -12,6 +12,7 @@ from router_sync.gateway.ask import Ask
 from router_sync.gateway.blame import Blame
 from router_sync.gateway.events import UNKNOWN, Tokens
 from router_sync.gateway.resume import Journal
+from router_sync.gateway.sessions import Session
 from router_sync.gateway.turn import Turn
 from streams.contract.records import ErrorKind
 
@@ -36,7 +37,7 @@ class Trip:
 
     __slots__ = (
         "ask", "begun_s", "blame", "class_", "headers", "journal", "method", "path", "query", "request", "response",
-        "service", "streams", "table", "tried", "turn", "until_s",
+        "service", "session", "streams", "table", "tried", "turn", "until_s",
     )  # fmt: skip
 
     def __init__(
@@ -53,6 +54,7 @@ class Trip:
         # as it came: decoded, a %26 would part it anew and a %0d%0a would end the line
         self.method, self.path, self.query = request.method, path, request.rel_url.raw_query_string
         self.service, self.table = ask.model, table
+        self.session: Session | None = None
         self.tried: list[str] = []
         self.blame: Blame | None = None
         """Set when an endpoint has answered 5xx."""

@@ -94,8 +94,8 @@ ROLES: Final[tuple[Role, ...]] = (
     Role(
         name="gateway",
         says="tradewind gateway",
-        reads=(t.ROUTING_TABLE,),
-        writes=(t.ENDPOINT_METRICS, t.ARRIVALS, t.GATEWAY_STATUS),
+        reads=(t.ROUTING_TABLE, t.SESSIONS),
+        writes=(t.ENDPOINT_METRICS, t.ARRIVALS, t.GATEWAY_STATUS, t.SESSIONS),
     ),
     Role(name="follower", says="a gateway of yours that follows tables", reads=(t.ROUTING_TABLE,)),
     Role(name="producer", says="whoever sends metrics of endpoints", writes=(t.ENDPOINT_METRICS,)),

@@ -238,7 +238,7 @@ SESSIONS: Final = Topic(
     key=("session",),
     cleanup="compact,delete",
     retention_s=DAY_S,
-    experimental=True,
+    time_field="at_s",
     says="Where a live session has its home, and until when it has to move.",
 )
 DEAD_LETTERS: Final = Topic(

@@ -424,3 +424,17 @@ async def test_random_moves_and_breaks_never_lose_or_repeat_a_word(tmp_path: Pat
                 await made[gone][1]._open()
         answers = await asyncio.gather(*asked)
         assert [answer.whole(tokens) for answer, tokens in zip(answers, lengths, strict=True)] == [True] * 30
+
+
+async def test_a_session_whose_stream_was_moved_goes_on_where_that_went(tmp_path: Path) -> None:
+    headers = {"x-tradewind-session": "s"}
+    async with speaking("a") as (a, _), speaking("b") as (b, new_b), speaking("c") as (c, new_c):
+        of = able({"a": a, "b": b, "c": c}, {"a": 1.0})
+        async with open_house(tmp_path, of) as one:
+            asked = await under_way(one, 150, headers=headers)
+            await one.follow(leaving(of, NOTICE_S, "a"))
+            assert (await asked).whole(150)
+            went = "b" if new_b._engine.counts.finished["length"] else "c"
+            assert (new_b if went == "b" else new_c)._engine.counts.finished["length"] == 1
+            served = [(await one.ask(messages=USER, max_tokens=1, headers=headers))[1] for _ in range(5)]
+            assert {said["x-tradewind-endpoint"] for said in served} == {went}
