@@ -107,12 +107,12 @@ ROLES: Final[tuple[Role, ...]] = (
     Role(name="publisher", says="tradewind fleet publish", writes=(t.FLEET,)),
     Role(
         name="operator",
-        says="tradewind status, table, drain, undrain, dead-letters, doctor",
+        says="tradewind status, table, drain, undrain, notice, dead-letters, doctor",
         reads=(
             *(t.FLEET, t.ORDERS, t.ENDPOINT_HEALTH, t.ROUTING_TABLE, t.GATEWAY_STATUS, t.DECISIONS, t.DEAD_LETTERS),
             *(t.ENDPOINT_METRICS, t.ARRIVALS),  # what was replayed is recognised there
         ),
-        writes=(t.ORDERS, t.ENDPOINT_METRICS, t.ARRIVALS),
+        writes=(t.ORDERS, t.INTERRUPTIONS, t.ENDPOINT_METRICS, t.ARRIVALS),
         watches=_ROOMS,
         every=("DESCRIBE", "DESCRIBE_CONFIGS"),
     ),

@@ -137,6 +137,25 @@ async def test_an_order_for_an_endpoint_that_left_the_fleet_can_be_ended(mine: S
         assert users_of(await newest(mine), A)
 
 
+async def test_a_notice_drains_at_once_says_by_when_to_leave_and_an_earlier_one_counts(mine: Settings) -> None:
+    async with router(mine, two()):
+        she = Operator(mine)
+        code, told = await she.types("notice", A, "--kind", "maintenance", "--in", "1h")
+        [table] = told["tables"]
+        assert (code, table["after_ms"] < 2000) == (0, True)
+        assert f"{A} leaves in 3600 s: maintenance notice" in table["reason"]
+        assert {route["has"] for route in table["moved"]} == {0.0}
+        code, told = await she.types("notice", A, "--in", "30s", "--reason", "spot i-0abc")
+        assert (code, told["tables"][0]["after_ms"] < 2000) == (0, True)
+        of = next(e for e in (await newest(mine)).endpoints if e.name == A)
+        assert (of.state, of.leave_by_s) == ("drain", told["deadline_at_s"])
+        code, told = await she.types("notice", B, "--kind", "rebalance", "--in", "2m")
+        assert (code, told["tables"]) == (0, [])
+        assert users_of(await newest(mine), B)
+        nowhere = await asyncio.to_thread(CliRunner().invoke, app, ["notice", "eu-west-z", *she._where])
+        assert "eu-west-a" in str(nowhere.exception)
+
+
 async def _of_version(mine: Settings, version: int) -> bool:
     return (await newest(mine)).fleet_version == version
 

@@ -20,6 +20,7 @@ from tradewind.cli import (
     drain,
     init,
     keys,
+    notice,
     roles,
     status,
     table,
@@ -45,6 +46,7 @@ app.command("status")(status.status)
 app.add_typer(table.app, name="table")
 app.command("drain")(drain.drain)
 app.command("undrain")(drain.undrain)
+app.command("notice")(notice.notice)
 app.add_typer(dead_letters.app, name="dead-letters")
 app.command("doctor")(doctor.doctor)
 app.add_typer(config.app, name="config")
