@@ -101,7 +101,7 @@ ROLES: Final[tuple[Role, ...]] = (
     Role(name="producer", says="whoever sends metrics of endpoints", writes=(t.ENDPOINT_METRICS,)),
     Role(
         name="collector",
-        says="whoever sends prices, carbon and notices",
+        says="tradewind collect; whoever sends prices, carbon and notices",
         writes=(t.SPOT_PRICES, t.CARBON_INTENSITY, t.INTERRUPTIONS),
     ),
     Role(name="publisher", says="tradewind fleet publish", writes=(t.FLEET,)),

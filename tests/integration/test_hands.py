@@ -156,6 +156,31 @@ async def test_a_notice_drains_at_once_says_by_when_to_leave_and_an_earlier_one_
         assert "eu-west-a" in str(nowhere.exception)
 
 
+async def test_what_a_cloud_says_to_a_machine_drains_its_endpoint(mine: Settings) -> None:
+    async def metadata(request: web.BaseRequest) -> web.StreamResponse:
+        said = "TRUE" if request.path.endswith("/preempted") else "NONE"
+        return web.Response(text=said, headers={"Metadata-Flavor": "Google"})
+
+    runner = web.ServerRunner(web.Server(metadata))
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        async with router(mine, two()):
+            asks = ("collect", "interruptions", "--provider", "gcp", "--endpoint", A, "--metadata-url", url, "--once")
+            code, told = await Operator(mine).types(*asks)
+            [said] = told["said"]
+            assert (code, told["answered"], said["kind"]) == (0, True, "preempt")
+            assert said["deadline_at_s"] - said["notice_at_s"] == pytest.approx(30.0, abs=1.0)
+            await until(lambda: _leaves(mine, A))
+    finally:
+        await runner.cleanup()
+
+
+async def _leaves(mine: Settings, name: str) -> bool:
+    return any(e.name == name and e.leave_by_s is not None for e in (await newest(mine)).endpoints)
+
+
 async def _of_version(mine: Settings, version: int) -> bool:
     return (await newest(mine)).fleet_version == version
 

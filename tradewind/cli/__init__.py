@@ -13,6 +13,7 @@ import typer
 from streams.contract.errors import BadSetting, TradewindError
 from tradewind import __version__
 from tradewind.cli import (
+    collect,
     config,
     dead_letters,
     demo,
@@ -47,6 +48,7 @@ app.add_typer(table.app, name="table")
 app.command("drain")(drain.drain)
 app.command("undrain")(drain.undrain)
 app.command("notice")(notice.notice)
+app.add_typer(collect.app, name="collect")
 app.add_typer(dead_letters.app, name="dead-letters")
 app.command("doctor")(doctor.doctor)
 app.add_typer(config.app, name="config")
