@@ -201,8 +201,11 @@ class Relay:
 
     async def _move(self, trip: Trip, refused: set[str]) -> Outcome:
         """Move a stream, and the session it belongs to, before its endpoint goes."""
-        outcome = await self.onward.before_break(trip, refused)
+        if not self._harmless(trip):
+            return "stateful"
+        left, outcome = trip.turn.at, await self.onward.before_break(trip, refused)
         if outcome == "moved":
+            self._attempts.of(left, "moved").inc()
             self._moved(trip, "notice")
         return outcome
 
