@@ -28,7 +28,6 @@ from router_sync.gateway.probe import Prober
 from router_sync.gateway.refusal import Refusal, error_event
 from router_sync.gateway.report import Reporter
 from router_sync.gateway.saturation import Kind
-from router_sync.gateway.sessions import Session
 from router_sync.gateway.shedding import Shedding
 from router_sync.gateway.size import by_size
 from router_sync.gateway.slots import Slots
@@ -120,18 +119,18 @@ class Relay:
         origin, default = self._config.origin, picker.table.default_class
         class_ = class_of(caller, request.headers, default, lambda c: picker.serves(origin, c))
         class_ = by_size(asked, picker, origin, class_, path, self._config.assumed_output_tokens)
-        session = (asked.model, caller.tenant, asked.key) if asked.key is not None else None
-        self._admit(asked, caller.tenant, picker, class_, session)
+        self._admit(asked, caller.tenant, picker, class_)
         self._slots.enter(caller.tenant, asked.stream)
         try:
-            return await self._serve(request, asked, picker, class_, path, session)
+            return await self._serve(request, caller, asked, picker, class_, path)
         finally:
             self._slots.leave(caller.tenant, asked.stream)
 
-    def _admit(self, asked: Ask, tenant: str, picker: Picker, class_: str, session: Session | None) -> None:
+    def _admit(self, asked: Ask, tenant: str, picker: Picker, class_: str) -> None:
         refusal, why = self._slots.full(tenant, asked.stream), "limits"
         route = picker.route(self._config.origin, class_)
         if refusal is None and route is not None:
+            session = (asked.model, tenant, asked.key) if asked.key is not None else None
             refusal = self.shedding.refusal(picker, route, self._slots.filled(asked.stream), session)
             why = refusal.headers["x-tradewind-shed"] if refusal is not None else why
         self._reporter.arrived(asked.model, class_, shed=refusal is not None)
@@ -141,13 +140,7 @@ class Relay:
             raise refusal
 
     async def _serve(
-        self,
-        request: web.BaseRequest,
-        asked: Ask,
-        picker: Picker,
-        class_: str,
-        path: str,
-        session: Session | None,
+        self, request: web.BaseRequest, caller: Caller, asked: Ask, picker: Picker, class_: str, path: str
     ) -> web.StreamResponse:
         began_s, table = self._now(), picker.table
         trip = Trip(
@@ -159,7 +152,7 @@ class Relay:
             path,
             began_s + self._config.deadlines.total_s,
         )
-        trip.session = session
+        trip.session = (asked.model, caller.tenant, asked.key) if asked.key is not None else None
         try:
             response = await self._attempts_until(trip, picker)
         except Refusal as refusal:
