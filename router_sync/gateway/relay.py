@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
+from math import inf
 from typing import Final, Generic, TypeVar
 
 from aiohttp import web
@@ -46,6 +47,8 @@ _GENERATION: Final = frozenset(
     )
 )  # fmt: skip
 """POSTs that leave nothing behind but an answer. Any other (a batch, a file, a fine-tuning job) may have been begun."""
+WELL_S: Final = 5.0
+"""Who breaks off after having spoken for so long has not failed the request: its attempts are counted anew."""
 _Metric = TypeVar("_Metric", Counter, Histogram)
 
 
@@ -260,6 +263,8 @@ class Relay:
             if trip.turn.late(seen.attempt):
                 raise Moved from None
             settled = True
+            if trip.turn.speaker == seen.attempt and self._now() - (seen.first_s or inf) >= WELL_S:
+                trip.tried[:] = [local.name]
             self._failed(trip, pick, failure, began_s, trial)
             if failure.unwelcome:
                 refusing.append((local, trial))

@@ -16,7 +16,7 @@ import msgspec
 import pytest
 from aiohttp import web
 
-from router_sync.gateway import Deadlines
+from router_sync.gateway import Deadlines, relay
 from router_sync.gateway.config import Tiers
 from streams import signals
 from streams.contract.records import RoutingTable
@@ -358,6 +358,26 @@ async def test_a_stream_is_moved_as_often_as_need_be_and_may_break_off_after_tha
         await ends["d"][1]._close()
         assert (await asked).whole(400)
         assert since(before) == {}  # nobody said that d would go: that is a break as any other
+
+
+@pytest.mark.parametrize(("well_s", "whole"), [(0.1, True), (60.0, False)])
+async def test_a_long_stream_outlives_any_number_of_endpoints_and_one_that_breaks_them_at_once_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, well_s: float, whole: bool
+) -> None:
+    monkeypatch.setattr(relay, "WELL_S", well_s)
+    async with AsyncExitStack() as stack:
+        ends = {name: await stack.enter_async_context(speaking(name)) for name in "abcdef"}
+        of = able({name: url for name, (url, _) in ends.items()}, {"a": 1.0})
+        one = await stack.enter_async_context(open_house(tmp_path, of))
+        asked = await under_way(one, 250)
+        for _ in range(4):
+            speaks = next((end for _, end in ends.values() if end._engine.running), None)
+            if speaks is not None:
+                await asyncio.sleep(0.3)
+                await speaks._close()
+                await until(lambda speaks=speaks: speaks._engine.running == 0)  # type: ignore[misc]
+                await until(lambda: asked.done() or any(end._engine.running for _, end in ends.values()))
+        assert (await asked).whole(250) == whole
 
 
 async def test_a_notice_that_is_taken_back_moves_nobody(tmp_path: Path) -> None:
