@@ -146,12 +146,12 @@ class Curves:
 
     def curve(self, plan: Layout) -> Curve:
         """What is known of the endpoints of `plan`; the declared, where nothing is."""
-        declared = np.tile(plan.declared_ms, (len(plan.class_at), 1))
+        declared = np.tile(plan.declared_ms, (len(plan.classes), 1))
         base, slope, margin = declared.copy(), declared.copy(), np.zeros(declared.shape)
         met = [
-            (plan.class_at[row[1:]], plan.endpoint_at[row[0]], at)
+            (plan.classes[row[1:]], plan.endpoint_at[row[0]], at)
             for row, at in self.at.items()
-            if row[1:] in plan.class_at and row[0] in plan.endpoint_at
+            if row[1:] in plan.classes and row[0] in plan.endpoint_at
         ]
         classes, ends, at = (np.array(column, np.intp) for column in zip(*met, strict=True)) if met else (_NONE,) * 3
         known = self.rows[at]

@@ -145,7 +145,7 @@ def _excluded(draft: Draft, row: int) -> Iterator[Exclusion]:
     closed = served[~draft.usable[row, served]]
     for column in closed[np.argsort(~plan.may[row, closed], kind="stable")][:EXCLUDED].tolist():
         name = plan.names[column]
-        law = plan.law.why_not(flow.service, flow.class_.name, name)
+        law = plan.law.why_not(flow.key, name)
         order, standing, notice = draft.orders.get(name), draft.standings.get(name, Standing()), draft.leaving.get(name)
         ordered = words(name, order) if order is not None else ""
         noticed = f"{name} leaves: {notice.kind} notice" if notice is not None and standing.usable else ""

@@ -142,8 +142,8 @@ class HeardHealth:
 
     def p95_ms(self, plan: Layout) -> Floats:
         """[F, E] p95 as gateways and probes measured it; NaN where too little was."""
-        out = np.full((len(plan.class_at), len(plan.names)), np.nan)
-        column_of, row_of = plan.endpoint_at, plan.class_at
+        out = np.full((len(plan.classes), len(plan.names)), np.nan)
+        column_of, row_of = plan.endpoint_at, plan.classes
         known = [
             (row_of[service, class_], column_of[endpoint], said.p95_ms)
             for rows in self.rows.values()

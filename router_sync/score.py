@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, NamedTuple, get_args
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -28,7 +28,6 @@ from router_sync.problem import FREE, RESERVE
 from router_sync.quotes import Quoted
 from streams.contract.records import Part
 
-PARTS: Final[tuple[Part, ...]] = get_args(Part)
 CROWDING: Final = np.array([0.0, 0.1, 0.3, 3.0])
 """By segment, in units of price and time of one request: so that endpoints share load before anything is late."""
 BREACH_S: Final = 1.0
@@ -63,7 +62,7 @@ class Scores:
     """Dollars per request, as rules weigh them. Shapes: F flows, E endpoints."""
 
     parts: Mapping[Part, Floats]
-    """[F, E] each."""
+    """[F, E] each, in the order of `Part`."""
     rule_usd: Floats
     """[F, E]"""
     total_usd: Floats
@@ -104,10 +103,11 @@ def scores(
         "latency": rates.usd_per_s * (late + NEARNESS * total_ms / 1000.0),
         "risk": np.broadcast_to(quoted.risk_usd_per_h / 3600.0 / plan.replica_rps, shape),
     }
-    spend = parts["price"] + egress
-    rule = np.zeros(shape)
+    parts = {part: plan.wishes.weigh[:, n, None] * usd for n, (part, usd) in enumerate(parts.items())}
+    spend = price + egress
+    rule = plan.wishes.prefer_usd
     if duals is not None:
-        rule = duals.per_usd[:, None] * spend + duals.per_g[:, None] * grams
+        rule = rule + duals.per_usd[:, None] * spend + duals.per_g[:, None] * grams
     total: Floats = sum(parts.values(), rule)
     crowd_unit = np.maximum(price + rates.usd_per_s * curve.base_ms.mean(axis=0) / 1000.0, 1e-9)
     crowd = np.outer(crowd_unit, CROWDING) + crowding(plan, curve, capacity_rps, rps, rates, reserve)
@@ -134,7 +134,7 @@ def crowding(plan: Layout, curve: Curve, capacity_rps: Floats, rps: Floats, rate
 
 def _by_class(plan: Layout, values: Floats) -> Floats:
     """[C, E] sums of [F, E] over the origins of each class."""
-    out = np.zeros((len(plan.class_at), values.shape[1]))
+    out = np.zeros((len(plan.classes), values.shape[1]))
     np.add.at(out, plan.class_of, values)
     return out
 

@@ -17,7 +17,7 @@ from router_sync.ladder import Standing
 from router_sync.layout import Bools, Floats, Layout
 from router_sync.notices import leave_by_s
 from router_sync.orders import words
-from router_sync.policy import Masks
+from router_sync.policy.law import Law
 from router_sync.quotes import Quoted
 from router_sync.score import Scores
 from streams.contract.errors import TableRefused
@@ -27,6 +27,7 @@ from streams.contract.records import (
     Fleet,
     Interruption,
     Order,
+    RequestClass,
     Route,
     RoutingTable,
     Spent,
@@ -45,8 +46,14 @@ LEAST_BAD: Final = "every allowed endpoint is down: the least bad stay in"
 LEAVING: Final = "every allowed endpoint is about to go, or down"
 NOWHERE: Final = "law leaves no endpoint"
 DRAINED: Final = "every allowed endpoint is drained"
-_DECLARED: Final = ("url", "provider", "region", "zone", "jurisdiction", "api", "health_path")
+_DECLARED: Final = (
+    "url", "provider", "region", "zone", "jurisdiction", "api", "health_path", "instance", "market", "edge", "parent",
+    "parent_country", "certificates",
+)  # fmt: skip
+_OF_CLASS: Final = ("data_class", "jurisdictions", "tenant", "purpose", "complexity", "tier")
+"""What a route says of its class, for law to be checked where it is followed."""
 _declared = attrgetter(*_DECLARED)
+_of_class = attrgetter(*_OF_CLASS)
 _size = msgspec.json.Encoder().encode
 RouteKey = tuple[str, str]
 """(origin, class)"""
@@ -112,6 +119,7 @@ def build(
         reason=reason[:2000],
         evidence_at_s=evidence_at_s,
         budgets=draft.spent,
+        policies=plan.law.policies,
     )
 
 
@@ -173,6 +181,12 @@ def _endpoint(endpoint: Endpoint, service: str, now: _Now, replicas: float) -> T
         model=endpoint.models.get(service, ""),
         health_path=endpoint.health_path,
         leave_by_s=now.leave_by_s,
+        instance=endpoint.instance,
+        market=endpoint.market,
+        edge=endpoint.edge,
+        parent=endpoint.parent,
+        parent_country=endpoint.parent_country,
+        certificates=endpoint.certificates,
     )
 
 
@@ -200,6 +214,11 @@ def _route(draft: Draft, row: int) -> Route:
         fallbacks=tuple(plan.names[c] for c in next_best),
         reason=_why(draft, row),
         **_admit(draft, row),
+        data_class=flow.class_.data_class,
+        jurisdictions=flow.class_.jurisdictions,
+        origin_country=plan.countries[flow.origin],
+        tenant=flow.class_.tenant,
+        purpose=flow.class_.purpose,
         complexity=flow.class_.complexity,
         simple_class=flow.class_.simple_class,
         simple_tokens=flow.class_.simple_tokens,
@@ -214,7 +233,8 @@ def _admit(draft: Draft, row: int) -> dict[str, Any]:
 def _why(draft: Draft, row: int) -> str:
     allowed = draft.plan.may[row]
     if not allowed.any():
-        return NOWHERE
+        refs = ", ".join(draft.plan.law.closed_by(draft.plan.flows[row].key))
+        return f"{NOWHERE}: {refs}"[:2000] if refs else NOWHERE
     names = [draft.plan.names[c] for c in np.flatnonzero(allowed)]
     left = [name for name in names if name not in draft.orders]
     if not left:
@@ -319,7 +339,7 @@ def admits_differ(old: Sequence[float], new: Sequence[float], by: float = DIFFER
 def check(
     table: RoutingTable,
     fleet: Fleet,
-    law: Masks,
+    law: Law,
     previous: RoutingTable | None = None,
     *,
     bounded: bool = True,
@@ -334,10 +354,14 @@ def check(
     state_of = _check_endpoints(table, fleet)
     expected = {(o.name, c.name) for o in fleet.origins for s in fleet.services if s.name == table.service
                 for c in s.classes}  # fmt: skip
+    _check_policies(table, law)
     routed = [(r.origin, r.class_) for r in table.routes]
     if set(routed) != expected or len(routed) != len(expected):
         raise TableRefused("routes", sorted(set(routed) ^ expected), "there is not one route per origin and class")
+    classes = {c.name: c for s in fleet.services if s.name == table.service for c in s.classes}
+    country = {origin.name: origin.jurisdiction for origin in fleet.origins}
     for route in table.routes:
+        _check_facts(route, classes[route.class_], country[route.origin])
         _check_route(route, table.service, law, state_of, drained)
     if previous is not None and bounded:
         for key, moved in moves(previous, table).items():
@@ -377,18 +401,34 @@ def _check_endpoints(table: RoutingTable, fleet: Fleet) -> dict[str, EndpointSta
     return state_of
 
 
+def _check_policies(table: RoutingTable, law: Law) -> None:
+    if table.policies != law.policies:
+        names = [policy.name for policy in table.policies]
+        raise TableRefused("policies", names, "are not the fleet's, without their preferences")
+
+
+def _check_facts(route: Route, class_: RequestClass, country: str) -> None:
+    """By these a gateway checks the law: they have to be the class's own."""
+    for part, value, told in zip(_OF_CLASS, _of_class(route), _of_class(class_), strict=True):
+        if value != told:
+            raise TableRefused(f"routes {route.class_}@{route.origin}.{part}", value, f"the fleet says {told}")
+    if route.origin_country != country:
+        at = f"routes {route.class_}@{route.origin}.origin_country"
+        raise TableRefused(at, route.origin_country, f"the fleet says {country}")
+
+
 def _check_route(
-    route: Route, service: str, law: Masks, state_of: Mapping[str, EndpointState], drained: Collection[str]
+    route: Route, service: str, law: Law, state_of: Mapping[str, EndpointState], drained: Collection[str]
 ) -> None:
-    at = f"routes {route.class_}@{route.origin}"
+    at, key = f"routes {route.class_}@{route.origin}", (service, route.origin, route.class_)
     for name in (*route.endpoints, *route.fallbacks):
         if name not in state_of:
             raise TableRefused(at, name, "is not among the table's endpoints")
-        if not law.allows(service, route.class_, name):
-            raise TableRefused(at, name, f"is forbidden: {law.why_not(service, route.class_, name)}")
+        if not law.allows(key, name):
+            raise TableRefused(at, name, f"is forbidden: {law.why_not(key, name)}")
         if name in drained:
             raise TableRefused(at, name, "is drained by an operator")
-    lawful = law.allowed(service, route.class_)
+    lawful = law.allowed(key)
     allowed = [name for name in state_of if name in lawful and name not in drained]
     if not route.endpoints and allowed:
         raise TableRefused(at, (), f"is empty although {len(allowed)} endpoints are allowed")

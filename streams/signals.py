@@ -90,6 +90,11 @@ SESSION_HOMES: Final = _counter(
     "session_homes_total", "Homes of sessions: begun, moved, or learnt from other gateways; and why they moved.",
     "what", "why",
 )  # fmt: skip
+UNLAWFUL: Final = _counter(
+    "unlawful_routes_total", "Endpoints that a table's routes name and its own law forbids; gateways leave them out.",
+    "service",
+)  # fmt: skip
+GUARDED: Final = _counter("guard_refusals_total", "Requests that an endpoint's guard refused by law.", "endpoint")
 TABLE_AGE: Final = _gauge("table_age_seconds", "Age of the table in force.", "service")
 TABLE_VERSION: Final = _gauge("table_version", "Version of the table in force.", "service")
 TABLE_EPOCH: Final = _gauge("table_epoch", "Epoch of the table in force.", "service")

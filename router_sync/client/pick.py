@@ -19,7 +19,10 @@ from typing import Final, Literal
 
 from router_sync.client.admission import Admission
 from router_sync.client.endpoint import LocalEndpoint
+from router_sync.client.law import TableLaw
 from router_sync.client.shares import Ring, alias
+from router_sync.policy.rules import Denial
+from streams import signals
 from streams.contract.records import EndpointState, Route, RoutingTable, TableEndpoint
 from streams.runtime.clock import Clock
 
@@ -51,10 +54,12 @@ class Pick:
 class _Lane:
     """One route, made ready for picking."""
 
-    __slots__ = ("_named", "_ring", "count", "keep", "other", "picks", "rest", "route", "upto")
+    __slots__ = ("_named", "_ring", "closed", "count", "keep", "other", "picks", "rest", "route", "upto")
 
     def __init__(self, route: Route, endpoints: Mapping[str, LocalEndpoint]) -> None:
         self.route = route
+        self.closed: tuple[Denial, ...] = ()
+        """What forbids this route all endpoints of the table; nothing where it may use one."""
         named = [
             Pick(endpoints[name], route, share)
             for name, share in zip(route.endpoints, route.shares, strict=True)
@@ -122,12 +127,15 @@ class Picker:
         self._admission = Admission(rng.random)
         self._adopted_s = clock()
         self._lanes: dict[str, dict[str, _Lane]] = {}
+        self._law = TableLaw(table)
+        self._breached = False
         self._build(table)
 
     def adopt(self, table: RoutingTable) -> None:
         """Follow `table` from the next pick on."""
-        same = table.routes == self.table.routes and table.endpoints == self.table.endpoints
-        self.table, self._adopted_s = table, self._clock()
+        old, self.table = self.table, table
+        self._adopted_s = self._clock()
+        same = (old.routes, old.endpoints, old.policies) == (table.routes, table.endpoints, table.policies)
         if not same:
             self._build(table)
             return
@@ -158,6 +166,11 @@ class Picker:
         stale = self._clock() - self._adopted_s >= ADMIT_S
         share = room if stale else room * route.admit
         return self._admission.admits((route.origin, route.class_), share, in_progress=in_progress)
+
+    def closed(self, origin: str, class_: str) -> tuple[Denial, ...]:
+        """The rules by which law leaves this route no endpoint at all; nothing where it leaves one."""
+        lane = self._lanes.get(origin, {}).get(class_)
+        return lane.closed if lane is not None else ()
 
     def origins(self) -> list[str]:
         """Where the table has routes from, sorted."""
@@ -249,10 +262,39 @@ class Picker:
 
     def _build(self, table: RoutingTable) -> None:
         self.endpoints = {described.name: self._kept(described) for described in table.endpoints}
+        if not self._law.is_of(table):
+            self._law = TableLaw(table)
         lanes: dict[str, dict[str, _Lane]] = {}
+        breaches: list[tuple[Route, str]] = []
         for route in table.routes:
-            lanes.setdefault(route.origin, {})[route.class_] = _Lane(route, self.endpoints)
+            lanes.setdefault(route.origin, {})[route.class_] = self._lane(route, breaches)
         self._lanes = lanes
+        self._tell(breaches)
+
+    def _lane(self, route: Route, breaches: list[tuple[Route, str]]) -> _Lane:
+        """The route without what the table's own law forbids it, which is noted."""
+        forbidden = self._law.forbidden(route)
+        if not forbidden:
+            return _Lane(route, self.endpoints)
+        named = dict.fromkeys((*route.endpoints, *route.fallbacks))
+        breaches += [(route, name) for name in named if name in forbidden]
+        lane = _Lane(route, {name: local for name, local in self.endpoints.items() if name not in forbidden})
+        if forbidden >= self.endpoints.keys():
+            lane.closed = self._law.why(route)
+        return lane
+
+    def _tell(self, breaches: Sequence[tuple[Route, str]]) -> None:
+        """Count what was left out, and say so when a table begins to be wrong."""
+        service = self.table.service
+        signals.UNLAWFUL.labels(service).inc(len(breaches))
+        if breaches and not self._breached:
+            route, name = breaches[0]
+            signals.event(
+                "table_breaks_law", "error", service=service, epoch=self.table.epoch, version=self.table.version,
+                count=len(breaches), route=f"{route.class_}@{route.origin}", endpoint=name,
+                rules=[denial.ref for denial in self._law.denials(route, name)],
+            )  # fmt: skip
+        self._breached = bool(breaches)
 
     def _kept(self, described: TableEndpoint) -> LocalEndpoint:
         known = self.endpoints.get(described.name)

@@ -28,8 +28,8 @@ _FIELD: Final = re.compile(r"field `(\w+)`")
 HIDDEN: Final = "***"
 _HARMLESS: Final = frozenset(
     {
-        "header", "scheme", "pass_authorization", "ca_file", "cert_file", "key_file", "server_name", "hosts",
-        "credential.file",
+        "header", "scheme", "pass_authorization", "pass_facts", "ca_file", "cert_file", "key_file", "server_name",
+        "hosts", "credential.file",
     }
 )  # fmt: skip
 """Fields of an upstream whose values may be said aloud."""

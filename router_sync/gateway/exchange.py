@@ -29,6 +29,8 @@ from router_sync.gateway.rename import answered_as, asked_as
 from router_sync.gateway.resume import Journal, speaks
 from router_sync.gateway.trip import CallerGone, Failed, Seen, Trip
 from router_sync.gateway.upstream import Link, Upstreams
+from router_sync.policy.headers import GUARD
+from streams import signals
 
 _KEPT_BACK: Final = frozenset(
     {
@@ -116,6 +118,8 @@ class Exchange:
             timeout=self._tls_timeout if url.scheme == "https" else self._timeout,
         ) as answer:
             _refuse_failure(answer)
+            if answer.status == 451 and GUARD in answer.headers:
+                raise self._forbidden(pick, answer.headers[GUARD])
             if answer.status == 401 and not link.passes and not trip.http:  # there it may be a user's password
                 self._refused(pick, link)
             streams = answer.headers.get("Content-Type", "").startswith("text/event-stream")
@@ -139,6 +143,15 @@ class Exchange:
         if link.credential:
             raise Failed("client_4xx", "it refuses the gateway's credential", unwelcome=True)
         self.unwelcome(pick.endpoint)
+
+    def _forbidden(self, pick: Pick, rules: str) -> Failed:
+        """Its guard does not let it process what the table sends it: one of the two is mistaken about the endpoint."""
+        remedy = (
+            "see that what the fleet says of the endpoint is what its guard says; until then it serves nobody of them"
+        )
+        self._complaints.tell("guard_refuses", pick.endpoint.name, rules[:_SHORT], remedy)
+        signals.GUARDED.labels(pick.endpoint.name).inc()
+        return Failed("client_4xx", f"its guard forbids it by {rules[:_SHORT]}", forbidden=True)
 
     def _body(self, trip: Trip, pick: Pick) -> bytes | Upload:
         """The body for this endpoint, which may call the model by another name."""
@@ -334,12 +347,12 @@ class Exchange:
 
 def _headers_for(trip: Trip, link: Link) -> CIMultiDict[str]:
     """What goes to this endpoint: the caller's headers, with ours instead of his where both say something."""
-    if not link.headers and not link.passes:
-        return trip.headers
     headers = trip.headers.copy()
     if link.passes:
         headers.extend((name, value) for name, value in trip.request.headers.items() if name.lower() in CREDENTIALS)
     headers.update(link.said())
+    if link.tells:
+        headers.update(trip.facts)
     return headers
 
 

@@ -14,7 +14,7 @@ from prometheus_client import Counter, Histogram
 
 from router_sync.client import LocalEndpoint, Pick, Picker
 from router_sync.gateway import ask as asking
-from router_sync.gateway.access import Access, class_of
+from router_sync.gateway.access import CLASS_HEADER, Access, class_of, shown_by
 from router_sync.gateway.address import IDEMPOTENT, METHODS, SERVICES, check_length, http_service, openai_path
 from router_sync.gateway.ask import Ask, Upload
 from router_sync.gateway.blame import Blame
@@ -22,6 +22,7 @@ from router_sync.gateway.budget import RetryBudget
 from router_sync.gateway.caller import Caller
 from router_sync.gateway.config import GatewayConfig
 from router_sync.gateway.exchange import Exchange
+from router_sync.gateway.facts import RouteFacts
 from router_sync.gateway.homes import Homes, Reason
 from router_sync.gateway.leaving import Leaving
 from router_sync.gateway.onward import Onward, Outcome
@@ -29,7 +30,7 @@ from router_sync.gateway.probe import Prober
 from router_sync.gateway.refusal import Refusal, error_event
 from router_sync.gateway.report import Reporter
 from router_sync.gateway.saturation import Kind
-from router_sync.gateway.shedding import Shedding
+from router_sync.gateway.shedding import SHED_HEADER, Shedding
 from router_sync.gateway.size import by_size
 from router_sync.gateway.slots import Slots
 from router_sync.gateway.trip import CallerGone, Failed, Seen, Trip
@@ -49,6 +50,8 @@ _GENERATION: Final = frozenset(
 """POSTs that leave nothing behind but an answer. Any other (a batch, a file, a fine-tuning job) may have been begun."""
 WELL_S: Final = 5.0
 """Who breaks off after having spoken for so long has not failed the request: its attempts are counted anew."""
+_CITED: Final = 4
+_RULES_BYTES: Final = 1000
 _Metric = TypeVar("_Metric", Counter, Histogram)
 
 
@@ -80,6 +83,7 @@ class Relay:
         self._requests = _Children(signals.REQUESTS)
         self._attempts = _Children(signals.ATTEMPTS)
         self._seconds = _Children(signals.REQUEST_S)
+        self._facts = RouteFacts()
 
     @property
     def in_flight(self) -> int:
@@ -90,7 +94,7 @@ class Relay:
         limits = self._config.limits
         check_length(request, limits.max_uri_bytes)
         path = openai_path(request)
-        caller = self._access.who(request.headers)
+        caller = self._access.who(request.headers, shown_by(request))
         if request.method not in ("POST", "GET"):
             raise _not_allowed(request.method, "GET, POST")
         asked = await asking.read(request, limits)
@@ -105,7 +109,7 @@ class Relay:
         """The answer of a plain HTTP service to one request. Raises Refusal."""
         limits = self._config.limits
         check_length(request, limits.max_uri_bytes)
-        caller = self._access.who(request.headers)
+        caller = self._access.who(request.headers, shown_by(request))
         service, path = http_service(request)
         if request.method not in METHODS:
             raise _not_allowed(request.method, ", ".join(sorted(METHODS)))
@@ -120,8 +124,9 @@ class Relay:
         self, request: web.BaseRequest, caller: Caller, asked: Ask, picker: Picker, path: str
     ) -> web.StreamResponse:
         origin, default = self._config.origin, picker.table.default_class
-        class_ = class_of(caller, request.headers, default, lambda c: picker.serves(origin, c))
+        class_ = class_of(caller, request.headers, default, partial(picker.route, origin))
         class_ = by_size(asked, picker, origin, class_, path, self._config.assumed_output_tokens)
+        self._check_law(asked.model, picker, class_)
         self._admit(asked, caller.tenant, picker, class_)
         self._slots.enter(caller.tenant, asked.stream)
         try:
@@ -129,18 +134,29 @@ class Relay:
         finally:
             self._slots.leave(caller.tenant, asked.stream)
 
+    def _check_law(self, service: str, picker: Picker, class_: str) -> None:
+        """Raises Refusal 451 where law leaves the class no endpoint: waiting would not help, nor is anybody down."""
+        denials = picker.closed(self._config.origin, class_)
+        if not denials:
+            return
+        self._requests.of(service, class_, "451").inc()
+        says = f"No endpoint may process requests of the class {class_!r} from {self._config.origin!r}"
+        rules = ", ".join(denial.ref for denial in denials)
+        why = "; ".join(denial.cites() for denial in denials[:_CITED])
+        raise Refusal(451, "forbidden_by_law", f"{says}: {why}.", headers={"x-tradewind-rules": rules[:_RULES_BYTES]})
+
     def _admit(self, asked: Ask, tenant: str, picker: Picker, class_: str) -> None:
-        refusal, why = self._slots.full(tenant, asked.stream), "limits"
-        route = picker.route(self._config.origin, class_)
+        route, refusal = picker.route(self._config.origin, class_), self._slots.full(tenant, asked.stream)
         if refusal is None and route is not None:
             session = (asked.model, tenant, asked.key) if asked.key is not None else None
             refusal = self.shedding.refusal(picker, route, self._slots.filled(asked.stream), session)
-            why = refusal.headers["x-tradewind-shed"] if refusal is not None else why
         self._reporter.arrived(asked.model, class_, shed=refusal is not None)
-        if refusal is not None:
-            self._requests.of(asked.model, class_, str(refusal.status)).inc()
-            signals.SHED.labels(asked.model, class_, why).inc()
-            raise refusal
+        if refusal is None:
+            return
+        self._requests.of(asked.model, class_, str(refusal.status)).inc()
+        signals.SHED.labels(asked.model, class_, refusal.headers.get(SHED_HEADER, "limits")).inc()
+        refusal.headers[CLASS_HEADER] = class_
+        raise refusal
 
     async def _serve(
         self, request: web.BaseRequest, caller: Caller, asked: Ask, picker: Picker, class_: str, path: str
@@ -156,6 +172,7 @@ class Relay:
             began_s + self._config.deadlines.total_s,
         )
         trip.session = (asked.model, caller.tenant, asked.key) if asked.key is not None else None
+        trip.facts = self._facts.of(asked.model, picker.route(self._config.origin, class_), caller.tenant)
         try:
             response = await self._attempts_until(trip, picker)
         except Refusal as refusal:
@@ -228,7 +245,7 @@ class Relay:
         body = trip.ask.body
         if isinstance(body, Upload) and body.begun:
             return False
-        return failure.kind == "connect" or failure.unwelcome or self._harmless(trip)
+        return failure.kind == "connect" or failure.unwelcome or failure.forbidden or self._harmless(trip)
 
     def _harmless(self, trip: Trip) -> bool:
         """Whether an endpoint that has been asked already may go on with it, though another is asked too."""
@@ -391,6 +408,10 @@ class Relay:
             headers["x-tradewind-lost-servable"] = str(left)
         if failure is None:
             raise Refusal(503, "no_endpoint", "No endpoint is left for this class.", headers=headers)
+        if failure.forbidden:
+            raise Refusal(
+                451, "forbidden_by_guard", f"Every endpoint that was asked refuses: {failure.why}.", headers=headers
+            )
         if failure.kind == "http_429":
             headers["Retry-After"] = failure.retry_after or "1"
         message = f"{len(trip.tried)} endpoint(s) failed; the last one: {failure.kind}, {failure.why}."

@@ -18,7 +18,7 @@ from aiohttp import web
 
 from router_sync.client import FileSource, Follower, KafkaSource, Shelf, Source
 from router_sync.client.source import hush_kafka
-from router_sync.gateway.access import may_use
+from router_sync.gateway.access import may_use, shown_by
 from router_sync.gateway.address import is_http
 from router_sync.gateway.config import GatewayConfig
 from router_sync.gateway.doorway import Doorway, Site
@@ -232,14 +232,13 @@ class Gateway:
 
     def _models(self, request: web.BaseRequest) -> web.Response:
         """The services this caller may use from here, as OpenAI lists models."""
-        caller, origin = self._trusted.access.who(request.headers), self.config.origin
+        caller, origin = self._trusted.access.who(request.headers, shown_by(request)), self.config.origin
         if request.method not in _READS:
             raise Refusal(405, "method_not_allowed", f"{request.method} is not served.", headers={"Allow": "GET, HEAD"})
         models = [
             {"id": service, "object": "model", "created": int(picker.table.issued_at_s), "owned_by": "tradewind"}
             for service, picker in sorted(self.following.pickers.items())
-            if api_of(picker) == "openai"
-            and may_use(caller, picker.table.default_class, partial(picker.serves, origin))
+            if api_of(picker) == "openai" and may_use(caller, picker.table.default_class, partial(picker.route, origin))
         ]
         if request.path.rstrip("/") == "/v1/models":
             return _json(200, {"object": "list", "data": models})

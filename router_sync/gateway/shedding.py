@@ -28,6 +28,8 @@ from router_sync.gateway.saturation import Load
 from router_sync.gateway.sessions import Session, Sessions
 from streams.contract.records import Route
 
+SHED_HEADER: Final = "x-tradewind-shed"
+"""Who said so: the table, or that endpoints are full as seen from here."""
 REFRESH_S: Final = 0.02
 REFRESH_AFTER: Final = 4
 """A route is measured anew after so long, or after so many requests were let in: as many as it has endpoints, and no
@@ -117,4 +119,4 @@ class Shedding:
             f"There is not room for all requests: some of the class {route.class_} give way, so that others are in "
             f"time. Try again in {after_s} s."
         )
-        return Refusal(429, "shed", message, headers={"Retry-After": str(after_s), "x-tradewind-shed": why})
+        return Refusal(429, "shed", message, headers={"Retry-After": str(after_s), SHED_HEADER: why})

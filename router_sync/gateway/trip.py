@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 
 from aiohttp import web
 from multidict import CIMultiDict
 
 from router_sync.client import Pick
+from router_sync.gateway.access import CLASS_HEADER
 from router_sync.gateway.ask import Ask
 from router_sync.gateway.blame import Blame
 from router_sync.gateway.events import UNKNOWN, Tokens
@@ -21,11 +23,21 @@ class Failed(Exception):
     """This attempt failed. `retry_after` as a throttling endpoint said.
 
     `unwelcome`: the endpoint refuses this gateway, not the caller; nobody else should be sent there for a while.
+    `forbidden`: its guard refuses the request by law, and has not processed it.
     """
 
-    def __init__(self, kind: ErrorKind, why: str, retry_after: str | None = None, *, unwelcome: bool = False) -> None:
+    def __init__(
+        self,
+        kind: ErrorKind,
+        why: str,
+        retry_after: str | None = None,
+        *,
+        unwelcome: bool = False,
+        forbidden: bool = False,
+    ) -> None:
         super().__init__(why)
-        self.kind, self.why, self.retry_after, self.unwelcome = kind, why, retry_after, unwelcome
+        self.kind, self.why, self.retry_after = kind, why, retry_after
+        self.unwelcome, self.forbidden = unwelcome, forbidden
 
 
 class CallerGone(Exception):
@@ -36,8 +48,8 @@ class Trip:
     """One request on its way through: what was asked, what was tried, what was sent."""
 
     __slots__ = (
-        "ask", "begun_s", "blame", "class_", "headers", "journal", "method", "path", "query", "request", "response",
-        "service", "session", "streams", "table", "tried", "turn", "until_s",
+        "ask", "begun_s", "blame", "class_", "facts", "headers", "journal", "method", "path", "query", "request",
+        "response", "service", "session", "streams", "table", "tried", "turn", "until_s",
     )  # fmt: skip
 
     def __init__(
@@ -55,6 +67,8 @@ class Trip:
         self.method, self.path, self.query = request.method, path, request.rel_url.raw_query_string
         self.service, self.table = ask.model, table
         self.session: Session | None = None
+        self.facts: Mapping[str, str] = {}
+        """What law asks of the request, as headers for a guard at the endpoint."""
         self.tried: list[str] = []
         self.blame: Blame | None = None
         """Set when an endpoint has answered 5xx."""
@@ -77,6 +91,7 @@ class Trip:
         """Say in `headers` who served."""
         headers["x-tradewind-endpoint"] = pick.endpoint.name
         headers["x-tradewind-region"] = pick.endpoint.region
+        headers[CLASS_HEADER] = self.class_
         headers["x-tradewind-table"] = self.table
         headers["x-tradewind-attempts"] = str(len(self.tried))
         headers["Server"] = "tradewind"

@@ -24,7 +24,8 @@ class Trusted:
         self.routers = load_trust(*config.trust)
         self._issuer = IssuerKeys(config.jwt, self.watch) if config.jwt else None
         tokens = Tokens(config.jwt, self._issuer, now_s) if config.jwt and self._issuer else None
-        self.access = Access(anonymous=config.anonymous, tokens=tokens)
+        certified = config.tls is not None and config.tls.client_ca_file is not None
+        self.access = Access(anonymous=config.anonymous, tokens=tokens, certified=certified)
         if (keys := config.keys) is not None:
             self.watch.add("keys", [keys], lambda: self.access.load(keys))
             self.access.load(keys)

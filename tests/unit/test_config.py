@@ -324,7 +324,7 @@ def test_check_of_a_good_file_succeeds_and_without_a_file_names_the_remedy() -> 
     assert "tradewind init" in str(result.exception)
     written()
     assert said("config", "check").stdout == "tradewind.yaml is good: 2 endpoints, 1 service, 2 origins\n"
-    assert json.loads(said("config", "check", "--json").stdout) == {"good": True, "problems": []}
+    assert json.loads(said("config", "check", "--json").stdout) == {"good": True, "problems": [], "warnings": []}
 
 
 def shown(*words: str) -> dict[str, Any]:
@@ -368,6 +368,16 @@ def test_the_schema_takes_what_the_reader_takes_and_refuses_what_is_misspelt() -
     ):  # fmt: skip
         old, new, *_ = WRONG[name]
         assert list(judge.iter_errors(YAML(typ="safe", pure=True).load(GOOD.replace(old, new)))), name
+
+
+def test_the_schema_takes_policies_as_people_write_them() -> None:
+    judge = jsonschema.Draft202012Validator(schema.schema())
+    whole = YAML(typ="safe", pure=True).load(GOOD)
+    rule: dict[str, Any] = {"id": "a", "when": {"tenant": "acme"}, "require": {"country": ["$home"]}}
+    policy = {"name": "p", "lists": {"home": ["NO"]}, "rules": [rule]}
+    judge.validate({**whole, "policies": ["gdpr", "./ours.yaml", policy], "budgets": []})
+    for wrong in ({"deny": {"tenant": ["a"]}}, {"whem": {}}, {"require": {}}, {"limit_p95_ms": "200"}):
+        assert not judge.is_valid({**whole, "policies": [{**policy, "rules": [{**rule, **wrong}]}]}), wrong
 
 
 def test_the_schema_in_the_docs_is_as_generated() -> None:

@@ -175,6 +175,25 @@ def test_a_watched_file_is_read_when_it_changed_and_its_mistakes_are_told_once(t
     assert isinstance(watched.look(), Whole)
 
 
+def test_a_policy_that_the_file_names_is_watched_with_it(tmp_path: Path) -> None:
+    file, ours = tmp_path / "tradewind.yaml", tmp_path / "ours.yaml"
+    ours.write_text("rules: [{id: a, deny: {market: [spot]}}]\n")
+    file.write_text(f"{EXAMPLE}\npolicies: [./ours.yaml]\n")
+    watched = Watched(read(file))
+    assert watched.look() is None
+    ours.write_text("rules: [{id: b, deny: {market: [spot]}}]\n")
+    new = watched.look()
+    assert isinstance(new, Whole)
+    assert new.fleet.policies[0].rules[0].id == "b"
+    assert watched.look() is None
+    ours.write_text("rules: [{id: b}]\n")
+    assert isinstance(watched.look(), BadFleet)
+    file.write_text(EXAMPLE)
+    assert isinstance(watched.look(), Whole)
+    ours.write_text("rules: []\n")
+    assert watched.look() is None, "nobody names it any more"
+
+
 def test_a_file_that_is_away_for_a_moment_is_waited_for(tmp_path: Path) -> None:
     file = tmp_path / "tradewind.yaml"
     file.write_text(EXAMPLE)

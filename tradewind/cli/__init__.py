@@ -22,6 +22,7 @@ from tradewind.cli import (
     init,
     keys,
     notice,
+    policy,
     roles,
     status,
     table,
@@ -52,6 +53,7 @@ app.add_typer(collect.app, name="collect")
 app.add_typer(dead_letters.app, name="dead-letters")
 app.command("doctor")(doctor.doctor)
 app.add_typer(config.app, name="config")
+app.add_typer(policy.app, name="policy")
 app.command("version")(version.tell_version)
 app.command("worker")(roles.worker)
 app.command("gateway")(roles.gateway)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 
-from tradewind.cli.options import AsJson, Bootstrap, Config, Prefix
+from tradewind.cli.options import AsJson, Bootstrap, Config, Prefix, warn
 
 if TYPE_CHECKING:
     from tradewind.config.shown import Shown
@@ -28,6 +28,8 @@ def check(
 ) -> None:
     """Say all that is wrong with a file: line, field, value, and what would be right. Exit status 1 if anything is.
 
+    What can be used and is likely not meant is a warning.
+
     Examples:
       tradewind config check
       tradewind config check deploy/tradewind.yaml --json | jq '.problems[].remedy'
@@ -39,9 +41,15 @@ def check(
     except BadFleet as bad:
         if not as_json:
             raise
-        print(msgspec.json.encode({"good": False, "problems": [p.told() for p in bad.problems]}).decode())
+        said = {"good": False, "problems": [p.told() for p in bad.problems], "warnings": []}
+        print(msgspec.json.encode(said).decode())
         raise typer.Exit(1) from None
-    print(msgspec.json.encode({"good": True, "problems": []}).decode() if as_json else _good(whole))
+    if as_json:
+        said = {"good": True, "problems": [], "warnings": [caution.told() for caution in whole.cautions]}
+        print(msgspec.json.encode(said).decode())
+    else:
+        warn(whole.cautions)
+        print(_good(whole))
 
 
 def _whole(file: Path | None) -> Whole:

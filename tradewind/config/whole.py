@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from ruamel.yaml.comments import CommentedMap
-
 from router_sync import fleet as fleets
-from router_sync.fleet import BadFleet, Misfit, Problem
+from router_sync.fleet import BadFleet, Caution, Misfit, Problem
 from router_sync.gateway.upstream import DEFAULT
 from streams.contract.records import Fleet
 from streams.settings import Layer
@@ -33,6 +31,10 @@ class Whole:
     settings: Layer
     gateway: GatewaySection
     lines: dict[str, int]
+    cautions: tuple[Caution, ...] = ()
+    """What can be used, and is likely not meant."""
+    files: tuple[Path, ...] = ()
+    """The other files the fleet is made of: its policies."""
 
 
 def read(path: Path) -> Whole:
@@ -43,26 +45,18 @@ def read(path: Path) -> Whole:
 def parse(text: str, path: Path) -> Whole:
     """`text` as the file at `path` would say it. Raises BadFleet with everything that is wrong."""
     name = str(path)
-    tree = _tree_of(text, name)
-    fleet, problems, lines = fleets.read(tree, name)
-    reader = Reader(name, path.absolute().parent, list(problems), lines)
+    tree = fleets.tree_of(text, name)
+    reading = fleets.read(tree, name)
+    fleet = reading.fleet
+    reader = Reader(name, path.absolute().parent, list(reading.problems), reading.lines)
     settings = read_settings(tree, reader)
     gateway = read_gateway(tree, reader, fleet)
     if fleet is not None:
         for at, value, remedy in _unfit(fleet, gateway):
             reader.wrong(at, value, remedy)
     if reader.problems or fleet is None:
-        raise BadFleet(name, sorted(reader.problems, key=_line))
-    return Whole(path, text, fleet, settings, gateway, reader.lines)
-
-
-def _tree_of(text: str, name: str) -> CommentedMap:
-    """`text` as a mapping. The library trips over nesting without end (RecursionError), and over tags like !!bool x."""
-    try:
-        return fleets.tree_of(text, name)
-    except (RecursionError, LookupError, AttributeError) as error:
-        remedy = "Leave out tags (!!) and deep nesting."
-        raise BadFleet(name, [Problem(f"{name}:1", "YAML", type(error).__name__, remedy)]) from None
+        raise BadFleet(name, sorted(reader.problems, key=lambda problem: _line(problem, name)))
+    return Whole(path, text, fleet, settings, gateway, reader.lines, tuple(reading.cautions), reading.files)
 
 
 def is_whole(keys: Iterable[str]) -> bool:
@@ -70,9 +64,10 @@ def is_whole(keys: Iterable[str]) -> bool:
     return bool(_SECTIONS & set(keys))
 
 
-def _line(problem: Problem) -> int:
-    line = problem.where.rpartition(":")[2]
-    return int(line) if line.isdecimal() else 0
+def _line(problem: Problem, name: str) -> tuple[str, int]:
+    """Where it stands: what is in this file goes before what is in others."""
+    file, _, line = problem.where.rpartition(":")
+    return ("" if file == name else file), int(line) if line.isdecimal() else 0
 
 
 # ---------------------------------------------------------------- what a router could live with, and nobody means

@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 from aiokafka import TopicPartition
 
-from router_sync.policy import masks
+from router_sync.policy.law import law_of
 from router_sync.sign import Trust
 from streams.contract import topics
 from streams.contract.errors import Missing, Stop, TableRefused
@@ -45,13 +45,8 @@ async def known(consumer: Any, settings: Settings, name: str) -> tuple[Fleet, En
 
 def stranded(fleet: Fleet, name: str, out: Collection[str]) -> list[str]:
     """ "service/class" of those that only `name` can serve, all of `out` being drained or down already."""
-    law, ready = masks(fleet), {e.name for e in fleet.endpoints if e.replicas > 0} - set(out)
-    return [
-        f"{service.name}/{class_.name}"
-        for service in fleet.services
-        for class_ in service.classes
-        if law.allowed(service.name, class_.name) & ready == {name}
-    ]
+    law, ready = law_of(fleet), {e.name for e in fleet.endpoints if e.replicas > 0} - set(out)
+    return list(dict.fromkeys(f"{key[0]}/{key[2]}" for key in law.rows if law.allowed(key) & ready == {name}))
 
 
 async def refuse_stranding(consumer: Any, settings: Settings, fleet: Fleet, name: str, now_s: float) -> None:
