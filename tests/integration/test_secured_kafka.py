@@ -163,12 +163,12 @@ async def take_and_give_back(cluster: Cluster, streams: Child, at: int, gateway:
 
 async def operated(cluster: Cluster, trust: str) -> None:
     """What an operator does, with an operator's rights."""
-    (code, out, err), (checked, _, _), (drained, table, _) = await asyncio.gather(
-        cluster.ran("operator", "status", "--json", "--trust", trust),
-        cluster.ran("operator", "topics", "check"),
-        cluster.ran("operator", "drain", "one", "--force", "--json", "--trust", trust),
+    (code, out, err), (checked, _, _) = await asyncio.gather(
+        cluster.ran("operator", "status", "--json", "--trust", trust), cluster.ran("operator", "topics", "check")
     )
-    assert (code, checked, drained) == (0, 0, 0), err
+    # only then: a status that sees the drain is not well, for there is no other endpoint
+    drained, table, _ = await cluster.ran("operator", "drain", "one", "--force", "--json", "--trust", trust)
+    assert (code, checked, drained) == (0, 0, 0), (out, err)
     groups = {group["room"]: group["members"] for group in json.loads(out)["groups"]}
     assert groups == {"streams": 1, "forecasting": 0, "router": 1}
     assert json.loads(table)["tables"][0]["moved"][0]["has"] == 0.0
