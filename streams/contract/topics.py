@@ -152,7 +152,6 @@ INTERRUPTIONS: Final = Topic(
     cleanup="delete",
     retention_s=7 * DAY_S,
     time_field="notice_at_s",
-    experimental=True,
     says="A notice that an endpoint is about to go.",
 )
 ENDPOINT_HEALTH: Final = Topic(
