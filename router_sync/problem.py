@@ -148,6 +148,14 @@ def segments(problem: Problem, load_rps: Floats) -> Floats:
     return filled
 
 
+def next_usd(problem: Problem, load_rps: Floats) -> Floats:
+    """[E] what crowding adds to one more request at each endpoint where `load_rps` is there already."""
+    use = load_rps / np.maximum(problem.capacity_rps, 1e-12)
+    at = (use[:, None] >= np.cumsum(problem.widths)[:-1] - 1e-6).sum(axis=1)
+    usd: Floats = problem.crowd_usd[np.arange(len(use)), at]
+    return usd
+
+
 def completed(problem: Problem, shares: Floats, least: float = 0.005) -> Floats:
     """Shares as routes need them: crumbs swept up, rows adding up to 1.
 

@@ -95,12 +95,11 @@ def scores(
     carbon_g = plan.power_w / plan.replica_rps / _J_PER_KWH * quoted.carbon_g_per_kwh
     grams = np.nan_to_num(carbon_g)
     total_ms = plan.rtt_ms + (curve.base_ms + curve.margin_ms)[plan.class_of]
-    late = late_s(total_ms, plan.target_ms[:, None])
     parts: dict[Part, Floats] = {
         "price": np.broadcast_to(price, shape),
         "egress": egress,
         "carbon": np.broadcast_to(grams * rates.usd_per_kg / 1000.0, shape),
-        "latency": rates.usd_per_s * (late + NEARNESS * total_ms / 1000.0),
+        "latency": rates.usd_per_s * felt_s(total_ms, plan.target_ms[:, None]),
         "risk": np.broadcast_to(quoted.risk_usd_per_h / 3600.0 / plan.replica_rps, shape),
     }
     parts = {part: plan.wishes.weigh[:, n, None] * usd for n, (part, usd) in enumerate(parts.items())}
@@ -126,10 +125,15 @@ def crowding(plan: Layout, curve: Curve, capacity_rps: Floats, rps: Floats, rate
     part = asked / np.maximum(asked.sum(axis=0), 1e-12)
     usual_ms = way_ms + curve.base_ms + curve.margin_ms
     target = plan.class_target_ms[:, None, None]
-    late = late_s(usual_ms[:, :, None] + extra_ms, target) - late_s(usual_ms[:, :, None], target)
-    usd = rates.usd_per_s * (late + NEARNESS * extra_ms / 1000.0)
+    usd = rates.usd_per_s * (felt_s(usual_ms[:, :, None] + extra_ms, target) - felt_s(usual_ms[:, :, None], target))
     whole = edges * np.einsum("ce,cek->ek", part, usd)
     return np.maximum.accumulate(np.diff(whole, axis=1) / np.diff(edges), axis=1)
+
+
+def felt_s(total_ms: Floats, target_ms: Floats) -> Floats:
+    """Seconds that latency is priced by: lateness, and a crumb of the whole way."""
+    out: Floats = late_s(total_ms, target_ms) + NEARNESS * total_ms / 1000.0
+    return out
 
 
 def _by_class(plan: Layout, values: Floats) -> Floats:

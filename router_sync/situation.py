@@ -76,10 +76,14 @@ class Situation:
     p95_ms: Floats
     problem: Problem
     usual_rps: Floats
+    ramp: Floats
+    """[E] the share of any flow that each endpoint may get: less than all where it came back just now."""
     orders: Mapping[str, Order] = field(default_factory=dict)
     """Endpoint to the order that drains it now."""
     leaving: Mapping[str, Interruption] = field(default_factory=dict)
     """Endpoint to the notice that it is about to go."""
+    held: Mapping[str, str] = field(default_factory=dict)
+    """Service to by whose order its shares are held, and why."""
 
     @property
     def usable(self) -> Bools:
@@ -97,13 +101,14 @@ def situation(plan: Layout, known: Knowledge, now_s: float) -> Situation:
     capacity = plan.replica_rps * quoted.replicas
     curve = known.explorer.hopeful(plan, known.curves.curve(plan))
     priced = scores(plan, quoted, curve, capacity, rps, known.rates, known.duals, known.reserve)
+    ramp = _most_share(plan, known.back_since_s, now_s)
     problem = Problem(
         demand_rps=rps,
         cost_usd=priced.total_usd,
         may=usable,
         capacity_rps=_left(plan, standings, usable, capacity),
         crowd_usd=priced.crowd_usd,
-        most_share=np.minimum(_most_share(plan, known.back_since_s, now_s), known.explorer.trials(plan)),
+        most_share=np.minimum(ramp, known.explorer.trials(plan)),
         weight=plan.weight,
         kin=plan.kin,
         held=known.shares,
@@ -119,6 +124,7 @@ def situation(plan: Layout, known: Knowledge, now_s: float) -> Situation:
         p95_ms=inside_ms(plan, known, now_s),
         problem=problem,
         usual_rps=known.usual_rps,
+        ramp=ramp,
         orders=known.orders,
         leaving=known.leaving,
     )

@@ -19,7 +19,7 @@ from router_sync.problem import Problem, Solution
 from router_sync.quotes import Quotes
 from router_sync.reserve import Reserve
 from router_sync.table import Number
-from streams.contract.records import Fleet, Order, RoutingTable
+from streams.contract.records import Fleet, Order, RoutingTable, TableOrder
 
 
 @dataclass(slots=True)
@@ -34,6 +34,10 @@ class RouterState:
     """Their time may be over."""
     drained: frozenset[str] = frozenset()
     """Endpoints drained when tables were decided last."""
+    table_orders: dict[str, TableOrder] = field(default_factory=dict)
+    """Service to the order that holds its table; its time may be over."""
+    held: Mapping[str, str] = field(default_factory=dict)
+    """Service to by whose order its table was held when tables were decided last."""
     plan: Layout | None = None
     inputs: dict[str, int] = field(default_factory=dict)
     """topic/partition to the next offset."""
@@ -82,6 +86,11 @@ class RouterState:
     urgent: bool = False
     said: tuple[msgspec.Struct, ...] = ()
     said_at_s: float = -1.0
+
+    def newest(self, service: str) -> RoutingTable | None:
+        """The table of `service` in force, as far as is known: ours, or one that was heard beyond it."""
+        known = [table for table in (self.last.get(service), self.heard.get(service)) if table is not None]
+        return max(known, key=lambda table: (table.epoch, table.version), default=None)
 
 
 Misfit = tuple[str, object, str]

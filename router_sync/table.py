@@ -38,6 +38,8 @@ from streams.contract.topics import MAX_VALUE_BYTES
 MOST_MOVED: Final = 0.5
 """Of a route's share, per table, unless law, health or a first table ask for more."""
 DIFFERS: Final = 0.02
+ANCHOR_BYTES: Final = 128
+"""Room for the digest of the decision, which is known last."""
 NEWS: Final = 0.1
 NOTHING: Final = 1e-6
 """Shares up to this are left out, such as the last of what is damped away: rounded they would be none."""
@@ -88,6 +90,8 @@ class Draft:
     """Endpoint to the order that drains it."""
     leaving: Mapping[str, Interruption] = field(default_factory=dict)
     """Endpoint to the notice that it is about to go."""
+    held: Mapping[str, str] = field(default_factory=dict)
+    """Service to by whose order its shares are held, and why."""
 
 
 def build(
@@ -120,6 +124,7 @@ def build(
         evidence_at_s=evidence_at_s,
         budgets=draft.spent,
         policies=plan.law.policies,
+        held=draft.held.get(service, ""),
     )
 
 
@@ -314,7 +319,9 @@ def capacity_rps(draft: Draft) -> Floats:
 
 def differs(old: RoutingTable | None, new: RoutingTable, by: float = DIFFERS) -> bool:
     """Whether gateways should hear of `new` at once: other endpoints, states or routes, or `by` of a route moved."""
-    if old is None or old.fleet_version != new.fleet_version or old.default_class != new.default_class:
+    if old is None or (old.fleet_version, old.default_class, old.held) != (
+        new.fleet_version, new.default_class, new.held
+    ):  # fmt: skip
         return True
     ends = [tuple((e.name, e.url, e.state, e.capacity_rps) for e in table.endpoints) for table in (old, new)]
     keys = [tuple((r.origin, r.class_, bool(r.endpoints), r.reason) for r in table.routes) for table in (old, new)]
@@ -367,7 +374,7 @@ def check(
         for key, moved in moves(previous, table).items():
             if moved > MOST_MOVED + 1e-3:
                 raise TableRefused(f"routes {key[1]}@{key[0]}", moved, f"more than {MOST_MOVED:.0%} moved at once")
-    if (size := len(_size(table))) > MAX_VALUE_BYTES:
+    if (size := len(_size(table))) > MAX_VALUE_BYTES - ANCHOR_BYTES:
         raise TableRefused("table", size, f"is larger than {MAX_VALUE_BYTES} bytes: serve fewer classes per service")
 
 
@@ -432,13 +439,14 @@ def _check_route(
     allowed = [name for name in state_of if name in lawful and name not in drained]
     if not route.endpoints and allowed:
         raise TableRefused(at, (), f"is empty although {len(allowed)} endpoints are allowed")
-    if route.endpoints and not _adds_up(route):
+    if route.endpoints and not adds_up(route):
         raise TableRefused(at, route.shares, "shares are not positive or do not add up to 1, one per endpoint")
     idle = [name for name in (*route.endpoints, *route.fallbacks) if state_of[name] != "ready"]
     if idle and any(state_of[name] == "ready" for name in allowed):
         raise TableRefused(at, idle[0], f"is {state_of[idle[0]]} while others are ready")
 
 
-def _adds_up(route: Route) -> bool:
+def adds_up(route: Route) -> bool:
+    """Whether its shares are positive, one per endpoint, and add up to 1."""
     alike = len(route.shares) == len(route.endpoints) == len(set(route.endpoints))
     return alike and min(route.shares) > 0 and abs(sum(route.shares) - 1.0) <= 1e-6

@@ -65,6 +65,16 @@ BUDGET_PRICE: Final = _gauge(
 )
 GAP: Final = _gauge("objective_gap_share", "Objective of the greedy shares above the LP's, as a share.", "service")
 UNSERVED: Final = _gauge("unserved_rps", "Demand no allowed capacity is left for.", "service")
+HELD: Final = _gauge("table_held", "1 while an operator's order holds the shares of a table.", "service")
+WAITING: Final = _gauge("deferred_jobs", "Jobs that wait for a cheaper or greener hour.")
+RELEASED: Final = _counter("deferred_released_total", "Jobs that were told to begin.", "service")
+
+# actuators
+PLANS: Final = _counter("plans_total", "Capacity plans handed to actuators, by what came of them.", "kind", "outcome")
+REPLICAS: Final = _gauge("pool_replicas", "Replicas of a pool as its actuator saw it last.", "pool", "state")
+LAUNCH_S: Final = _histogram(
+    "launch_seconds", "From a launch to readiness.", (5, 10, 20, 30, 60, 120, 180, 300, 600, 1200, 3600), "kind"
+)
 
 # gateways
 REQUESTS: Final = _counter("requests_total", "Requests answered by the gateway.", "service", "class", "code")

@@ -189,7 +189,6 @@ SPOT_RISK: Final = Topic(
     cleanup="compact,delete",
     retention_s=7 * DAY_S,
     time_field="made_at_s",
-    experimental=True,
     says="Hazard per hour of losing a replica, with its interval and reasons.",
 )
 CAPACITY_PLAN: Final = Topic(
@@ -197,15 +196,14 @@ CAPACITY_PLAN: Final = Topic(
     record=r.CapacityPlan,
     key=("pool",),
     cleanup="compact",
-    experimental=True,
-    says="How many replicas a pool should have, and why.",
+    time_field="made_at_s",
+    says="How many replicas a pool should have, and why. A tombstone takes the plan back, an operator's too.",
 )
 CAPACITY: Final = Topic(
     name="capacity.v1",
     record=r.Capacity,
     key=("pool",),
     cleanup="compact",
-    experimental=True,
     says="What actuators saw and did.",
 )
 ROUTING_TABLE: Final = Topic(

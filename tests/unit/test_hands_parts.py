@@ -145,7 +145,7 @@ def test_draining_the_only_one_that_serves_a_class_is_noticed() -> None:
 def test_a_mistyped_endpoint_is_answered_with_the_one_that_was_meant() -> None:
     with pytest.raises(BadSetting, match="Did you mean eu-west-a"):
         facts.endpoint_of(fleet(), "eu-wst-a")
-    with pytest.raises(BadSetting, match="The fleet has ap-south-a"):
+    with pytest.raises(BadSetting, match="There are ap-south-a"):
         facts.endpoint_of(fleet(), "xyz")
 
 

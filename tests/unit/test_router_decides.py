@@ -14,7 +14,7 @@ from router_sync.heard import HeardDemand, HeardHealth
 from router_sync.ladder import Standing
 from router_sync.layout import layout
 from router_sync.policy.law import law_of
-from router_sync.problem import completed
+from router_sync.problem import completed, next_usd
 from router_sync.score import late_s
 from router_sync.situation import Situation, situation
 from router_sync.table import LEAST_BAD, NOWHERE, Draft, Number, build, check, differs
@@ -395,10 +395,29 @@ def test_what_was_considered_names_the_price_by_its_parts_and_who_was_left_out_a
     draft = Draft(
         at.plan, completed(at.problem, at.problem.may * 1.0), at.usable, at.standings, at.scores, at.quoted, at.p95_ms
     )
-    rps = at.problem.demand_rps
-    private = considered(draft, "chat", rps, np.zeros(len(rps)))[0]
+    private = considered(draft, "chat", at.problem, np.zeros(len(at.plan.flows)))[0]
     assert [c.endpoint for c in private.candidates] == ["eu-west-b"]
     assert private.candidates[0].price_usd == pytest.approx(0.9 / 3600 / 100)
     reasons = {e.endpoint: e.reason for e in private.excluded}
     assert reasons["eu-west-a"] == "5 connect errors in a row"
     assert "requires country in IE, NO, not US" in reasons["us-east-a"]
+    assert (private.candidates[0].load, private.candidates[0].p95_ms, private.left_out) == (0.48, 132.0, 0)
+
+
+def test_a_decision_over_many_routes_names_those_in_use_and_counts_the_others() -> None:
+    many = [endpoint(f"eu-{n}") for n in range(40)]
+    of = fleet([request_class(f"class-{n}") for n in range(120)], many)
+    at = now(of)
+    shares = np.zeros(at.plan.may.shape)
+    shares[:, 39] = 1.0
+    draft = Draft(at.plan, shares, at.usable, at.standings, at.scores, at.quoted, at.p95_ms)
+    found = considered(draft, "chat", at.problem, np.zeros(len(at.plan.flows)))
+    assert {(c.candidates[0].endpoint, len(c.candidates), c.left_out) for c in found} == {("eu-39", 8, 32)}
+    assert {c.candidates[0].load for c in found} == {48.0}
+
+
+def test_crowding_prices_one_more_request_by_the_segment_it_falls_into() -> None:
+    problem = now(fleet()).problem
+    use = np.array([0.0, 0.49, 0.5, 0.7, 0.85, 1.2])
+    segment = problem.crowd_usd[np.arange(6), [0, 0, 1, 2, 3, 3]]
+    assert next_usd(problem, use * problem.capacity_rps).tolist() == segment.tolist()

@@ -84,20 +84,21 @@ def show(
       tradewind config show
       tradewind config show --json | jq '.settings[] | select(.source != "default")'
     """
-    from tradewind.config.shown import gateway_shown, settings_shown
+    from tradewind.config.shown import actuators_shown, gateway_shown, settings_shown
     from tradewind.config.sources import file_of, settle
     from tradewind.config.whole import read
 
     settled = settle(config, {"bootstrap_servers": bootstrap_servers, "topic_prefix": topic_prefix})
     file = file_of(config)
-    gateway = gateway_shown(read(file)) if file else []
+    whole = read(file) if file else None
+    gateway, actuators = (gateway_shown(whole), actuators_shown(whole)) if whole else ([], [])
     shown = settings_shown(settled)
     if as_json:
-        said = {"file": str(file) if file else None, "settings": shown, "gateway": gateway}
+        said = {"file": str(file) if file else None, "settings": shown, "gateway": gateway, "actuators": actuators}
         print(msgspec.json.encode(said).decode())
     else:
         print(f"file: {file or 'none here; `tradewind init` writes one'}", file=sys.stderr)
-        print(_table([*shown, *gateway]))
+        print(_table([*shown, *gateway, *actuators]))
 
 
 def _table(rows: Sequence[Shown]) -> str:

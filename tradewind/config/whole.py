@@ -1,4 +1,4 @@
-"""One tradewind.yaml as a whole: the fleet, `settings:` and `gateway:`, or a list of all that is wrong with them."""
+"""One tradewind.yaml as a whole: the fleet and the other sections, or a list of all that is wrong with them."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from router_sync import fleet as fleets
+from router_sync.actuators.section import Actuators
 from router_sync.fleet import BadFleet, Caution, Misfit, Problem
 from router_sync.gateway.upstream import DEFAULT
 from streams.contract.records import Fleet
 from streams.settings import Layer
+from tradewind.config import actuators as acting
 from tradewind.config.fields import Reader, meant
 from tradewind.config.gateway import GatewaySection, read_gateway
 from tradewind.config.settings import read_settings, text_of
 
-_SECTIONS: Final = frozenset({"services", "origins", "endpoints", "settings", "gateway"})
+_SECTIONS: Final = frozenset({"services", "origins", "endpoints", "settings", "gateway", "actuators"})
 _HERE: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
@@ -35,6 +37,8 @@ class Whole:
     """What can be used, and is likely not meant."""
     files: tuple[Path, ...] = ()
     """The other files the fleet is made of: its policies."""
+    actuators: Actuators | None = None
+    """None: the file does not speak of them, and nobody is started to carry plans out."""
 
 
 def read(path: Path) -> Whole:
@@ -51,12 +55,13 @@ def parse(text: str, path: Path) -> Whole:
     reader = Reader(name, path.absolute().parent, list(reading.problems), reading.lines)
     settings = read_settings(tree, reader)
     gateway = read_gateway(tree, reader, fleet)
+    section = acting.read_actuators(tree, reader)
     if fleet is not None:
-        for at, value, remedy in _unfit(fleet, gateway):
+        for at, value, remedy in (*_unfit(fleet, gateway), *(acting.unfit(fleet, section) if section else ())):
             reader.wrong(at, value, remedy)
     if reader.problems or fleet is None:
         raise BadFleet(name, sorted(reader.problems, key=lambda problem: _line(problem, name)))
-    return Whole(path, text, fleet, settings, gateway, reader.lines, tuple(reading.cautions), reading.files)
+    return Whole(path, text, fleet, settings, gateway, reader.lines, tuple(reading.cautions), reading.files, section)
 
 
 def is_whole(keys: Iterable[str]) -> bool:

@@ -76,6 +76,8 @@ def need_restart(old: Whole, new: Whole) -> Iterator[str]:
         for field in sorted(before.keys() | after.keys()):
             if before.get(field) != after.get(field):
                 yield f"{section}.{field}"
+    if old.actuators != new.actuators:
+        yield "actuators"
     names = [{origin.name for origin in whole.fleet.origins} for whole in (old, new)]
     for origin in sorted(names[0] ^ names[1]):
         yield f"origin {origin}"
