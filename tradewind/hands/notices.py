@@ -9,9 +9,9 @@ from router_sync.sign import Trust
 from streams.contract.records import Interruption
 from streams.settings import Settings
 from tradewind.hands import kafka
-from tradewind.hands.orders import Shown, known
-from tradewind.hands.saying import Seen, seen
-from tradewind.hands.tables import Held, gained
+from tradewind.hands.orders import Shown, known, shown
+from tradewind.hands.saying import seen
+from tradewind.hands.tables import Held
 
 
 def drains(said: Interruption) -> bool:
@@ -31,18 +31,10 @@ async def give(
         _, endpoint = await known(consumer, settings, said.endpoint)
     wait = wait and drains(said)
     found = await seen(settings, said, endpoint.services, lambda one: _is_so(one, said), clock, trust, wait)
-    return [_shown(one, said.endpoint) for one in found]
+    return [shown(one, said.endpoint) for one in found]
 
 
 def _is_so(held: Held, said: Interruption) -> bool:
     """Whether the table has the endpoint to be left by then, or before."""
     by_s = next((e.leave_by_s for e in held.table.endpoints if e.name == said.endpoint), None)
     return by_s is not None and by_s <= leave_by_s(said)
-
-
-def _shown(one: Seen, endpoint: str) -> Shown:
-    table, old = one.now.table, one.before
-    return Shown(
-        service=table.service, epoch=table.epoch, version=table.version, after_ms=round(one.after_s * 1000, 1),
-        reason=table.reason, moved=gained(old.table if old else None, table, endpoint),
-    )  # fmt: skip
