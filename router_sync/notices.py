@@ -78,6 +78,10 @@ def words(said: Interruption, now_s: float) -> str:
     'eu-b leaves in 29 s: preempt notice'
     >>> words(Interruption(endpoint="eu-b", kind="outage", notice_at_s=100), 101.0)
     'eu-b leaves now: outage notice'
+    >>> words(Interruption(endpoint="eu-b", kind="stop", notice_at_s=100, replicas=2, reason="bill"), 101.0)
+    '2 of eu-b leave now: stop notice, bill'
     """
     left_s = leave_by_s(said) - now_s
-    return f"{said.endpoint} leaves {f'in {left_s:.0f} s' if left_s > 0 else 'now'}: {said.kind} notice"
+    who = f"{said.endpoint} leaves" if said.replicas is None else f"{said.replicas} of {said.endpoint} leave"
+    why = f"{said.kind} notice" + (f", {said.reason}" if said.reason else "")
+    return f"{who} {f'in {left_s:.0f} s' if left_s > 0 else 'now'}: {why}"

@@ -141,13 +141,17 @@ def _endpoints(draft: Draft, service: str, last: RoutingTable | None) -> Iterato
     rps, price, replicas = capacity_rps(draft), draft.scores.parts["price"][0], draft.quoted.replicas
     for column, p95_ms, old in zip(columns, latency_ms(draft, service).tolist(), before, strict=True):
         endpoint, ready = draft.plan.fleet.endpoints[column], float(replicas[column])
-        notice = draft.leaving.get(endpoint.name)
-        leave_s = leave_by_s(notice) if notice is not None else None
-        new = _Now(_state(endpoint, draft, ready), float(rps[column]), float(price[column]), p95_ms, leave_s)
+        left_s = _left_by_s(draft, endpoint.name)
+        new = _Now(_state(endpoint, draft, ready), float(rps[column]), float(price[column]), p95_ms, left_s)
         if old is not None and new == _now(old):
             yield old
         else:
             yield _endpoint(endpoint, service, new, ready)
+
+
+def _left_by_s(draft: Draft, endpoint: str) -> float | None:
+    notice = draft.leaving.get(endpoint)
+    return leave_by_s(notice) if notice is not None else None
 
 
 class _Now(NamedTuple):
@@ -291,11 +295,13 @@ def moves(old: RoutingTable, new: RoutingTable) -> dict[RouteKey, float]:
 
 
 def news(old: RoutingTable | None, draft: Draft, service: str) -> bool:
-    """Whether gateways should know before the heartbeat: of latencies, of replicas, of how much to shed.
+    """Whether gateways should know before the heartbeat: of latencies, replicas, deadlines, of how much to shed.
 
     `old` has the same endpoints and routes.
     """
     if old is None:
+        return True
+    if any(e.leave_by_s != _left_by_s(draft, e.name) for e in old.endpoints):
         return True
     now_ms, served = latency_ms(draft, service), draft.plan.served[service]
     said_ms, said_rps = (np.array([getattr(e, f) for e in old.endpoints]) for f in ("latency_p95_ms", "capacity_rps"))

@@ -82,6 +82,10 @@ ATTEMPTS: Final = _counter("attempts_total", "Attempts at endpoints.", "endpoint
 REQUEST_S: Final = _histogram("request_seconds", "From the request's last byte to the answer's.", _SECONDS, "class")
 RETRIES: Final = _counter("retries_total", "Attempts after the first.", "reason")
 CONTINUED: Final = _counter("streams_continued_total", "Streams that broke off and went on at another endpoint.")
+LEFT: Final = _counter(
+    "streams_left_total", "Streams at endpoints that were to be left: moved, kept or lost, and why.",
+    "outcome", "reason",
+)  # fmt: skip
 LOST_SERVABLE: Final = _counter(
     "lost_servable_total", "Requests that failed though an endpoint was left that had not been asked.", "service"
 )
@@ -92,6 +96,10 @@ SHED: Final = _counter(
 SATURATION: Final = _gauge(
     "route_saturation", "How full a route's endpoints are, as this gateway sees it; 1 is full.", "service", "class"
 )
+SESSION_HOMES: Final = _counter(
+    "session_homes_total", "Homes of sessions: begun, moved, or learnt from other gateways; and why they moved.",
+    "what", "why",
+)  # fmt: skip
 UNLAWFUL: Final = _counter(
     "unlawful_routes_total", "Endpoints that a table's routes name and its own law forbids; gateways leave them out.",
     "service",

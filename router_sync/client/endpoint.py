@@ -22,8 +22,9 @@ class LocalEndpoint:
     """
 
     __slots__ = (
-        "_answers", "api", "breaker", "concurrency", "continues", "health_path", "heard_at_s", "in_flight", "model",
-        "name", "peak_ms", "provider", "rank", "region", "seen_at_s", "slo_ms", "state", "url", "usual_ms", "zone",
+        "_answers", "api", "breaker", "concurrency", "continues", "health_path", "heard_at_s", "in_flight",
+        "leave_by_s", "model", "name", "peak_ms", "provider", "rank", "region", "seen_at_s", "slo_ms", "state", "url",
+        "usual_ms", "zone",
     )  # fmt: skip
 
     def __init__(self, described: TableEndpoint, rng: random.Random) -> None:
@@ -43,7 +44,7 @@ class LocalEndpoint:
         self.url, self.state, self.continues = described.url, described.state, described.continues
         self.provider, self.region, self.zone = described.provider, described.region, described.zone
         self.api, self.model, self.health_path = described.api, described.model, described.health_path
-        self.concurrency = described.concurrency
+        self.concurrency, self.leave_by_s = described.concurrency, described.leave_by_s
         self.slo_ms, self.rank = float("inf"), max(RANK.values())
 
     def lead(self, route: Route) -> None:

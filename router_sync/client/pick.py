@@ -15,7 +15,7 @@ import random
 from bisect import bisect_right
 from collections.abc import Container, Iterable, Mapping, Sequence
 from itertools import accumulate
-from typing import Final
+from typing import Final, Literal
 
 from router_sync.client.admission import Admission
 from router_sync.client.endpoint import LocalEndpoint
@@ -23,13 +23,17 @@ from router_sync.client.law import TableLaw
 from router_sync.client.shares import Ring, alias
 from router_sync.policy.rules import Denial
 from streams import signals
-from streams.contract.records import Route, RoutingTable, TableEndpoint
+from streams.contract.records import EndpointState, Route, RoutingTable, TableEndpoint
 from streams.runtime.clock import Clock
 
 ADMIT_S: Final = 30.0
 """Heartbeats of tables are far closer: who has heard none for so long does not know whether others still give way."""
 _DRAWS: Final = 6
 _WALK: Final = 256
+Away = Literal["gone", "route", "drain", "down"]
+"""Why an endpoint cannot be a session's home: the table has it no more, or not on this route, or it is to be left, or
+is not to be reached."""
+_LAST: Final[dict[EndpointState, int]] = {"ready": 0, "drain": 1, "down": 2}
 
 
 class Pick:
@@ -50,7 +54,7 @@ class Pick:
 class _Lane:
     """One route, made ready for picking."""
 
-    __slots__ = ("_ring", "closed", "count", "keep", "other", "picks", "rest", "route", "upto")
+    __slots__ = ("_named", "_ring", "closed", "count", "keep", "other", "picks", "rest", "route", "upto")
 
     def __init__(self, route: Route, endpoints: Mapping[str, LocalEndpoint]) -> None:
         self.route = route
@@ -69,6 +73,7 @@ class _Lane:
         self.other = [self.picks[i] for i in others]
         self.upto = list(accumulate(shares))
         self._ring: Ring | None = None
+        self._named: dict[str, Pick] | None = None
         self.spread_out()
         for pick in self.picks:
             pick.endpoint.lead(route)
@@ -88,18 +93,25 @@ class _Lane:
             self._ring = Ring([pick.endpoint.name for pick in self.picks], [pick.share for pick in self.picks])
         return self._ring
 
+    @property
+    def named(self) -> dict[str, Pick]:
+        if self._named is None:
+            self._named = {pick.endpoint.name: pick for pick in self.all()}
+        return self._named
+
     def all(self) -> Iterable[Pick]:
         yield from self.picks
         yield from self.rest
 
 
 def _fallbacks(route: Route, named: Sequence[Pick], endpoints: Mapping[str, LocalEndpoint]) -> list[Pick]:
-    """Declared fallbacks in order, then those that are allowed but have no share; what is down comes last."""
+    """Declared fallbacks in order, then those that are allowed but have no share; who leaves comes after, who is down
+    last."""
     shared = {pick.endpoint.name for pick in named if pick.share > 0}
     declared = [name for name in route.fallbacks if name in endpoints]
     spare = [pick.endpoint.name for pick in named if pick.share <= 0]
     names = [name for name in dict.fromkeys(declared + spare) if name not in shared]
-    return sorted((Pick(endpoints[name], route, 0.0) for name in names), key=lambda p: p.endpoint.state == "down")
+    return sorted((Pick(endpoints[name], route, 0.0) for name in names), key=lambda p: _LAST[p.endpoint.state])
 
 
 class Picker:
@@ -191,6 +203,17 @@ class Picker:
         if one is two:
             return first
         return first if first.strain(now_s) <= second.strain(now_s) else second
+
+    def home(self, origin: str, class_: str, name: str) -> Pick | Away:
+        """The endpoint `name`, where a session lives, for a request of it; or why the session has to move."""
+        lane = self._lanes.get(origin, {}).get(class_)
+        pick = lane.named.get(name) if lane is not None else None
+        if pick is None:
+            return "route" if name in self.endpoints else "gone"
+        local = pick.endpoint
+        if local.state == "down" or not local.breaker.admits(self._clock()):
+            return "down"
+        return "drain" if local.state == "drain" or local.leave_by_s is not None else pick
 
     def left(self, origin: str, class_: str, tried: Container[str]) -> int:
         """How many endpoints of the route the table does not call down, and were not `tried`."""

@@ -13,6 +13,7 @@ from router_sync.gateway.config import (
     Limits,
     Probing,
     Retries,
+    Sessions,
     Tiers,
     checked,
     load_fields,
@@ -21,6 +22,6 @@ from router_sync.gateway.server import Gateway, examine, run, serve
 from router_sync.gateway.sink import KafkaSink, ListSink, Sink
 
 __all__ = [
-    "Ceiling", "Deadlines", "Gateway", "GatewayConfig", "KafkaSink", "Limits", "ListSink", "Probing", "Retries", "Sink",
-    "Tiers", "checked", "examine", "load_fields", "run", "serve",
+    "Ceiling", "Deadlines", "Gateway", "GatewayConfig", "KafkaSink", "Limits", "ListSink", "Probing", "Retries",
+    "Sessions", "Sink", "Tiers", "checked", "examine", "load_fields", "run", "serve",
 ]  # fmt: skip

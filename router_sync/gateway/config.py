@@ -14,6 +14,7 @@ from ruamel.yaml.error import YAMLError
 
 from router_sync.gateway.claims import Jwt
 from router_sync.gateway.issuer import Algorithm
+from router_sync.gateway.secret import Reference
 from router_sync.gateway.tls import Tls
 from router_sync.gateway.upstream import Upstream
 from streams.contract.errors import BadSetting
@@ -149,6 +150,21 @@ class Tiers(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         return ceiling
 
 
+class Sessions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Requests with the header x-tradewind-session: each session stays at one endpoint, its home."""
+
+    homes: bool = True
+    """A home is kept though shares change, and shared with other gateways by the topic sessions.v1. False: wherever the
+    table's shares put a session; a change of shares moves some."""
+    key: Reference | None = None
+    """A secret that names of sessions are hashed with before they are told, the same at all gateways; without it they
+    are hashed all the same, but whoever reads the topic can try names."""
+    most: Annotated[int, Meta(ge=1, le=10_000_000)] = 100_000
+    """Sessions remembered; beyond that those go that have been silent for longest."""
+    told_per_s: Annotated[float, Meta(gt=0, le=1e5)] = 200.0
+    """Records sent, at most; what is beyond stays this gateway's own until its next request."""
+
+
 class Probing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """GET at endpoints that say nothing."""
 
@@ -199,6 +215,7 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     tiers: Tiers = Tiers()
     assumed_output_tokens: Annotated[int, Meta(ge=0, le=10_000_000)] | None = None
     """Of a request that names no limit, where a class has a `simple_class`; without it such a request is not simple."""
+    sessions: Sessions = Sessions()
     probing: Probing = Probing()
     report_every_s: _Seconds = 0.25
     status_every_s: _Seconds = 5.0
@@ -266,6 +283,8 @@ def hidden(field: str) -> bool:
     [False, True, False, True]
     """
     first, _, rest = field.removeprefix("gateway.").partition(".")
+    if first == "sessions":
+        return rest.partition(".")[0] == "key" and rest != "key.file"
     below = rest.partition(".")[2]
     return first == "upstreams" and below.partition("[")[0] not in _HARMLESS
 

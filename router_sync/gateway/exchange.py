@@ -26,7 +26,7 @@ from router_sync.gateway.events import Events, tokens_of
 from router_sync.gateway.handshake import Complaints, barred, why
 from router_sync.gateway.refusal import Refusal
 from router_sync.gateway.rename import answered_as, asked_as
-from router_sync.gateway.resume import Journal
+from router_sync.gateway.resume import Journal, speaks
 from router_sync.gateway.trip import CallerGone, Failed, Seen, Trip
 from router_sync.gateway.upstream import Link, Upstreams
 from router_sync.policy.headers import GUARD
@@ -256,24 +256,42 @@ class Exchange:
     async def _events(
         self, trip: Trip, pick: Pick, seen: Seen, answer: aiohttp.ClientResponse, limit: asyncio.Timeout
     ) -> web.StreamResponse:
-        events, response = Events(), None
+        events = Events()
         while piece := await answer.content.readany():
             self._alive(trip, seen, piece, limit)
             if whole := events.feed(piece):
                 if pick.endpoint.model:
                     whole = answered_as(whole, pick.endpoint.model, trip.service)
-                if response is None:
-                    response = trip.response or await self._begin_events(trip, pick, answer, seen, limit)
-                await self._send(response, trip.journal.passing(whole) if trip.journal else whole, trip, seen, limit)
+                await self._say(trip, pick, seen, answer, limit, whole)
         seen.tokens = events.tokens()
-        if response is None or events.rest() or (trip.path in _ENDS_WITH_DONE and not events.done):
+        silent = trip.response is None or trip.turn.speaker < seen.attempt
+        if silent or events.rest() or (trip.path in _ENDS_WITH_DONE and not events.done):
             raise Failed("truncated", "the stream ended before its end")
-        return response
+        assert trip.response is not None
+        return trip.response
+
+    async def _say(
+        self,
+        trip: Trip,
+        pick: Pick,
+        seen: Seen,
+        answer: aiohttp.ClientResponse,
+        limit: asyncio.Timeout,
+        events: bytes,
+    ) -> None:
+        """Send whole events to the caller when it is this attempt's turn. Raises Moved when that is over."""
+        if trip.response is not None and trip.turn.speaker < seen.attempt and not speaks(events):
+            return  # the caller has an opening, and whoever speaks goes on until there is a word to follow
+        if not trip.turn.free:
+            limit.reschedule(trip.until_s)  # who is asked to go on has deadlines of its own
+        await trip.turn.take(seen.attempt)
+        response = trip.response or await self._begin_events(trip, pick, answer, seen, limit)
+        await self._send(response, trip.journal.passing(events) if trip.journal else events, trip, seen, limit)
 
     async def _begin_events(
         self, trip: Trip, pick: Pick, answer: aiohttp.ClientResponse, seen: Seen, limit: asyncio.Timeout
     ) -> web.StreamResponse:
-        trip.streams = True
+        trip.streams, trip.begun_s = True, self._now()
         if pick.endpoint.continues and isinstance(trip.ask.body, bytes):
             trip.journal = Journal.of(trip.path, trip.ask.body)
         return await self._begin(trip, pick, answer, seen, limit)

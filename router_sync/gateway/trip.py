@@ -14,6 +14,8 @@ from router_sync.gateway.ask import Ask
 from router_sync.gateway.blame import Blame
 from router_sync.gateway.events import UNKNOWN, Tokens
 from router_sync.gateway.resume import Journal
+from router_sync.gateway.sessions import Session
+from router_sync.gateway.turn import Turn
 from streams.contract.records import ErrorKind
 
 
@@ -46,8 +48,8 @@ class Trip:
     """One request on its way through: what was asked, what was tried, what was sent."""
 
     __slots__ = (
-        "ask", "blame", "class_", "facts", "headers", "journal", "method", "path", "query", "request", "response",
-        "service", "streams", "table", "tried", "until_s",
+        "ask", "begun_s", "blame", "class_", "facts", "headers", "journal", "method", "path", "query", "request",
+        "response", "service", "session", "streams", "table", "tried", "turn", "until_s",
     )  # fmt: skip
 
     def __init__(
@@ -64,6 +66,7 @@ class Trip:
         # as it came: decoded, a %26 would part it anew and a %0d%0a would end the line
         self.method, self.path, self.query = request.method, path, request.rel_url.raw_query_string
         self.service, self.table = ask.model, table
+        self.session: Session | None = None
         self.facts: Mapping[str, str] = {}
         """What law asks of the request, as headers for a guard at the endpoint."""
         self.tried: list[str] = []
@@ -75,6 +78,9 @@ class Trip:
         """The response is a stream of events."""
         self.journal: Journal | None = None
         """What has gone out, where an answer that breaks off can go on elsewhere."""
+        self.begun_s = 0.0
+        """When a stream began to go out."""
+        self.turn = Turn()
 
     @property
     def http(self) -> bool:
@@ -96,9 +102,11 @@ class Trip:
 class Seen:
     """What one attempt saw."""
 
-    __slots__ = ("bytes_out", "first_s", "held", "sending", "tokens", "waiting")
+    __slots__ = ("attempt", "bytes_out", "first_s", "held", "sending", "tokens", "waiting")
 
-    def __init__(self) -> None:
+    def __init__(self, attempt: int = 1) -> None:
+        self.attempt = attempt
+        """Its number among those at the same answer."""
         self.first_s: float | None = None
         self.held = 0
         """Requests in flight from here at the endpoint when this one was sent, itself among them."""

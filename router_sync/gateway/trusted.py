@@ -9,6 +9,7 @@ from router_sync.gateway.access import Access
 from router_sync.gateway.claims import Tokens
 from router_sync.gateway.config import GatewayConfig
 from router_sync.gateway.issuer import IssuerKeys
+from router_sync.gateway.secret import read
 from router_sync.gateway.tls import server_context
 from router_sync.gateway.upstream import Upstreams
 from router_sync.gateway.watch import Watch
@@ -29,6 +30,8 @@ class Trusted:
             self.watch.add("keys", [keys], lambda: self.access.load(keys))
             self.access.load(keys)
         self.upstreams = Upstreams(config.upstreams, environ, self.watch)
+        key = config.sessions.key
+        self.session_key = read(key, environ, "sessions.key") if key is not None else None
         self.tls: ssl.SSLContext | None = server_context(config.tls, self.watch) if config.tls else None
         self._only_tokens = config.keys is None and not config.anonymous
 

@@ -429,6 +429,8 @@ class Interruption(Record, frozen=True, kw_only=True):
     deadline_at_s: UnixS | None = None
     replicas: Annotated[int, Meta(ge=1, le=100_000)] | None = None
     """Of its replicas that go, besides those of other notices; None: all of them."""
+    reason: Text = ""
+    """What its source said besides; shown in the reasons of tables."""
 
 
 class EndpointHealth(Record, frozen=True, kw_only=True):

@@ -105,14 +105,14 @@ ROLES: Final[tuple[Role, ...]] = (
     Role(
         name="gateway",
         says="tradewind gateway",
-        reads=(t.ROUTING_TABLE,),
-        writes=(t.ENDPOINT_METRICS, t.ARRIVALS, t.GATEWAY_STATUS),
+        reads=(t.ROUTING_TABLE, t.SESSIONS),
+        writes=(t.ENDPOINT_METRICS, t.ARRIVALS, t.GATEWAY_STATUS, t.SESSIONS),
     ),
     Role(name="follower", says="a gateway of yours that follows tables", reads=(t.ROUTING_TABLE,)),
     Role(name="producer", says="whoever sends metrics of endpoints", writes=(t.ENDPOINT_METRICS,)),
     Role(
         name="collector",
-        says="whoever sends prices, carbon and notices of interruptions",
+        says="tradewind collect; whoever sends prices, carbon and notices of interruptions",
         writes=(t.SPOT_PRICES, t.CARBON_INTENSITY, t.INTERRUPTIONS),
     ),
     Role(
@@ -124,13 +124,13 @@ ROLES: Final[tuple[Role, ...]] = (
     Role(name="publisher", says="tradewind fleet publish", writes=(t.FLEET,)),
     Role(
         name="operator",
-        says="tradewind status, table, explain, decisions, drain, undrain, capacity, dead-letters, doctor",
+        says="tradewind status, table, explain, decisions, drain, undrain, notice, capacity, dead-letters, doctor",
         reads=(
             *(t.FLEET, t.ORDERS, t.TABLE_ORDERS, t.ENDPOINT_HEALTH, t.ROUTING_TABLE, t.GATEWAY_STATUS),
             *(t.DECISIONS, t.CAPACITY_PLAN, t.CAPACITY, t.DEAD_LETTERS),
             *(t.ENDPOINT_METRICS, t.ARRIVALS),  # what was replayed is recognised there
         ),
-        writes=(t.ORDERS, t.TABLE_ORDERS, t.CAPACITY_PLAN, t.ENDPOINT_METRICS, t.ARRIVALS),
+        writes=(t.ORDERS, t.TABLE_ORDERS, t.INTERRUPTIONS, t.CAPACITY_PLAN, t.ENDPOINT_METRICS, t.ARRIVALS),
         watches=_ROOMS,
         every=("DESCRIBE", "DESCRIBE_CONFIGS"),
     ),

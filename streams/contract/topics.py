@@ -152,7 +152,6 @@ INTERRUPTIONS: Final = Topic(
     cleanup="delete",
     retention_s=7 * DAY_S,
     time_field="notice_at_s",
-    experimental=True,
     says="A notice that an endpoint is about to go.",
 )
 ENDPOINT_HEALTH: Final = Topic(
@@ -236,7 +235,7 @@ SESSIONS: Final = Topic(
     key=("session",),
     cleanup="compact,delete",
     retention_s=DAY_S,
-    experimental=True,
+    time_field="at_s",
     says="Where a live session has its home, and until when it has to move.",
 )
 DEAD_LETTERS: Final = Topic(

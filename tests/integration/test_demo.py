@@ -143,6 +143,26 @@ def test_the_sovereign_scenario_breaks_no_law_and_says_what_became_of_each_tier(
     assert left(folder) == []
 
 
+def test_the_spot_scenario_takes_machines_back_and_no_answer_that_can_go_on_loses_a_word(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    words = ("--scenario", "spot", "--spot-notice", "6", "--seconds", "32", "--json")
+    with started(folder, *words) as demo:
+        out, _ = demo.communicate(timeout=150)
+    assert demo.returncode == 0, (tmp_path / "demo.err").read_text()
+    report: dict[str, Any] = json.loads(out)
+    assert report["sessions"]["threatened"] >= 3
+    assert report["sessions_kept"] == 1.0, report
+    assert (
+        report["sessions"]["whole_answers"] >= report["sessions"]["answers"] - report["sessions"]["threatened_unable"]
+    )
+    assert report["lost_servable"] == 0
+    assert report["streams_left"].get("moved: notice", 0) >= 1
+    assert [one["endpoint"] for one in report["drains"]] == ["eu-spot-a"]
+    assert report["drained_s"] < 3.0
+    assert report["dead_letters"] == 0
+    assert left(folder) == []
+
+
 def told_by_examples(folder: Path) -> str:
     """What `follow_table.py` printed until its first pick, after `produce_metrics.py` had sent its record."""
     bootstrap = json.loads((folder / "demo.json").read_text())["bootstrap_servers"]

@@ -27,7 +27,7 @@ PACKAGES = ("dashboards", "forecasting", "router_sync", "streams", "tradewind")
 DATA = (
     *(f"router_sync/policies/{path.name}" for path in (ROOT / "router_sync" / "policies").glob("*.yaml")),
     "tradewind/kafka_jars.json", "tradewind/demo/fleet.yaml", "tradewind/load/sample.csv.gz",
-    "tradewind/demo/scenarios/loop.yaml", "tradewind/demo/scenarios/sovereign.yaml",
+    *(f"tradewind/demo/scenarios/{name}.yaml" for name in ("loop", "sovereign", "spot")),
     "dashboards/grafana/loop.json", "dashboards/prometheus.yml",
     "dashboards/provisioning/dashboards/tradewind.yaml", "dashboards/provisioning/datasources/prometheus.yaml",
 )  # fmt: skip

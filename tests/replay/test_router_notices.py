@@ -97,3 +97,12 @@ def test_notices_for_strangers_and_with_impossible_deadlines_are_set_aside() -> 
     noticed(world, notice(world, "moon-a", 30.0), notice(world, "eu-west-a", -30.0))
     assert len(world.carrier.said(DEAD_LETTERS)) == 2
     assert "eu-west-a" in used(world.tables()[-1])
+
+
+def test_an_earlier_deadline_is_told_at_once() -> None:
+    world = World()
+    world.live(5)
+    noticed(world, notice(world, "eu-west-a", 3600.0, "maintenance"))
+    world.live(3)
+    soon = notice(world, "eu-west-a", 30.0)
+    assert told_of(noticed(world, soon), "eu-west-a").leave_by_s == soon.deadline_at_s

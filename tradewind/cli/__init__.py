@@ -14,6 +14,7 @@ from streams.contract.errors import BadSetting, TradewindError
 from tradewind import __version__
 from tradewind.cli import (
     capacity,
+    collect,
     config,
     dead_letters,
     decisions,
@@ -24,6 +25,7 @@ from tradewind.cli import (
     explain,
     init,
     keys,
+    notice,
     policy,
     replay,
     roles,
@@ -58,6 +60,8 @@ app.add_typer(table.app, name="table")
 app.command("explain")(explain.explain)
 app.command("drain")(drain.drain)
 app.command("undrain")(drain.undrain)
+app.command("notice")(notice.notice)
+app.add_typer(collect.app, name="collect")
 app.add_typer(capacity.app, name="capacity")
 app.add_typer(decisions.app, name="decisions")
 app.add_typer(defer.app, name="defer")

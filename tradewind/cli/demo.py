@@ -29,7 +29,11 @@ REVIVE = "Press the number of the region in the demo's terminal to start its dea
 
 def demo(
     scenario: Annotated[
-        str, typer.Option(metavar="NAME", help="What is played: loop, or sovereign (law, tiers, an edge site).")
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="What is played: loop, sovereign (law, tiers, an edge site) or spot (machines taken back).",
+        ),
     ] = "loop",
     seconds: Annotated[float | None, typer.Option(min=5, max=86400, help="End then. [default: at Ctrl-C]")] = None,
     outage: Annotated[
@@ -39,6 +43,10 @@ def demo(
         float | None, typer.Option(metavar="S", min=0, help="kill -9 the embedded broker then, and start it again.")
     ] = None,
     surge: Annotated[str, typer.Option(metavar="FACTORx@S[-S]", help="More load from then on, as in 3x@30-60.")] = "",
+    spot_notice: Annotated[
+        float | None,
+        typer.Option(metavar="S", min=0, max=3600, help="Notice that spot machines get, in seconds. [default: 30]"),
+    ] = None,
     rps: Annotated[
         float | None,
         typer.Option(
@@ -69,15 +77,16 @@ def demo(
       tradewind demo
       tradewind demo --seconds 90 --outage eu-west@45 --json
       tradewind demo --scenario sovereign --seconds 90 --surge 3x@30
+      tradewind demo --scenario spot --spot-notice 30 --seconds 120
       tradewind demo --bootstrap-servers localhost:9092
     """
     from tradewind.demo.options import Options
     from tradewind.demo.report import told
 
     options = Options(
-        scenario=scenario, seconds=seconds, outage=outage, broker_outage_at_s=broker_outage, surge=surge, rps=rps,
-        trace=trace, seed=seed, as_json=as_json, bootstrap_servers=bootstrap_servers, topic_prefix=topic_prefix,
-        data=data, keep=keep,
+        scenario=scenario, seconds=seconds, outage=outage, broker_outage_at_s=broker_outage, surge=surge,
+        spot_notice_s=spot_notice, rps=rps, trace=trace, seed=seed, as_json=as_json,
+        bootstrap_servers=bootstrap_servers, topic_prefix=topic_prefix, data=data, keep=keep,
     )  # fmt: skip
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # that the broker is away is said by us, once
     play = _play(options)

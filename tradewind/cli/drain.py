@@ -155,10 +155,10 @@ def _tell(order: Order, shown: list[Shown] | None, *, as_json: bool, wait: bool)
     print(f"{order.endpoint} {'is drained' + until if order.drain else 'has requests again'}, says {order.by}"
           + ("" if wait else " (sent; not waited for)"))  # fmt: skip
     for one in shown:
-        print("\n".join(_lines(one)))
+        print("\n".join(lines(one)))
 
 
-def _lines(one: Shown) -> list[str]:
+def lines(one: Shown) -> list[str]:
     from tradewind.hands.text import percent
 
     lines = [f"{one.service}: table {one.epoch}.{one.version} after {one.after_ms:.0f} ms"]

@@ -17,6 +17,8 @@ class Options:
     outage: str | None = None
     broker_outage_at_s: float | None = None
     surge: str = ""
+    spot_notice_s: float | None = None
+    """None: as the scenario has it."""
     rps: float | None = None
     """None: as the scenario has it."""
     stream_share: float = 0.6

@@ -24,7 +24,7 @@ from streams.contract.errors import BadSetting, Stop
 from streams.runtime import admin, clock
 from streams.settings import Settings
 from tradewind.demo import elsewhere, parts, report, rounds, scenarios
-from tradewind.demo.acts import ACTS, Stage
+from tradewind.demo.acts import ACTS, Acted, Stage
 from tradewind.demo.book import Book
 from tradewind.demo.callers import api_keys, targets
 from tradewind.demo.children import Children, write_api_keys
@@ -34,17 +34,22 @@ from tradewind.demo.keys import keys
 from tradewind.demo.options import Options
 from tradewind.demo.outage import Outage, parse_outage, refuse_beyond
 from tradewind.demo.pretend_fleet import PretendFleet, Seat, moved, note, placed
+from tradewind.demo.reclaim import USUAL_S, refuse_too_long
 from tradewind.demo.restarts import Restarts
+from tradewind.demo.scenarios import Scenario
 from tradewind.demo.screen import Screen, hint
 from tradewind.demo.show import Show
 from tradewind.demo.watch import Onlooker, watching
 from tradewind.embedded import USUAL_PORT, EmbeddedKafka, Runtime
 from tradewind.fleets import publish
 from tradewind.load import Counters, HttpSender, Outcome, Target, drive, parse_surges, plan
+from tradewind.load.sender import SILENCE_TIMEOUT_S
 from tradewind.ports import Reserved
 from tradewind.processes import Kept, News, Processes
 
 OUTCOMES = "outcomes.jsonl"
+SLOW_SILENCE_S = 60.0
+"""Where tokens are slow, a plain answer of many is silent for long."""
 
 
 class Play:
@@ -61,7 +66,8 @@ class Play:
         self.fleet = fleets.with_version(self.wanted, int(clock.now_s()))
         self.seats: tuple[Seat, ...] = ()
         self.regions = sorted({e.region for e in self.fleet.endpoints})
-        self.outage = _outage(options, self.regions)
+        self.outage, self.acted = _outage(options, self.regions), Acted()
+        _check_notice(options, self.scenario)
         self.first = rounds.arrivals(self.options, 0, 0.0)
         self.counters, self.book, self.restarts = Counters(), Book(), Restarts()
         self.onlooker = Onlooker(clock.now_s(), self._note)
@@ -92,7 +98,8 @@ class Play:
                 watching(self.onlooker, self.settings, clock.now_s) as watched,
                 Processes(folder / "log", environ=self._told()) as processes,
             ):
-                pretend = PretendFleet(self.fleet, self.seats, processes, self.options.seed, self._ledgers(folder))
+                ledgers, token_ms = self._ledgers(folder), self.scenario.token_ms
+                pretend = PretendFleet(self.fleet, self.seats, processes, self.options.seed, ledgers, token_ms)
                 gateways = await self._start(processes, pretend, folder, ports)
                 prefix, servers = self.settings.topic_prefix, self.settings.bootstrap_servers
                 note(folder, self.seats, {"gateways": gateways, "bootstrap_servers": servers, "topic_prefix": prefix})
@@ -116,7 +123,7 @@ class Play:
 
     def _ledgers(self, folder: Path) -> Path | None:
         """Where endpoints write down whom they received, if the report asks for it."""
-        if "breaches" not in self.scenario.shows:
+        if not {"breaches", "drained_s"} & set(self.scenario.shows):
             return None
         (ledgers := folder / "received").mkdir(exist_ok=True)
         return ledgers
@@ -128,6 +135,9 @@ class Play:
             surges=parse_surges(self.options.surge),
             tables=[(at_s - self.began_at_s, table) for at_s, table in self.onlooker.history],
             received=pretend.received(self.began_at_s),
+            turns=self.acted.turns,
+            reclaimed=self.acted.reclaimed,
+            moves=self.acted.moves.total() if self.acted.moves is not None else {},
         )
 
     def _keep_outcomes(self, path: Path) -> None:
@@ -223,7 +233,7 @@ class Play:
             asyncio.create_task(self._break_broker()),
             asyncio.create_task(self._obey(pretend)),
             asyncio.create_task(self.show.draw(self._at_s)),
-            *(asyncio.create_task(self._act(name, pretend)) for name in self.scenario.acts),
+            *(asyncio.create_task(self._act(name, pretend, gateways)) for name in self.scenario.acts),
         ]
         shooting = asyncio.create_task(self._shoot(gateways, began_s))
         try:
@@ -239,9 +249,12 @@ class Play:
         await continued.ask()
         return clock.monotonic_s() - began_s, continued.total
 
-    async def _act(self, name: str, pretend: PretendFleet) -> NoReturn:
-        scenario, options, settings = self.scenario, self.options, self.settings
-        await ACTS[name](Stage(scenario, options, self.fleet, settings, pretend, self._at_s, self._note))
+    async def _act(self, name: str, pretend: PretendFleet, gateways: Mapping[str, str]) -> NoReturn:
+        stage = Stage(
+            self.scenario, self.options, self.fleet, self.settings, pretend, gateways, self._targets(gateways),
+            self._at_s, self._note, self._see, self.acted,
+        )  # fmt: skip
+        await ACTS[name](stage)
         await asyncio.Event().wait()
         raise AssertionError
 
@@ -260,18 +273,24 @@ class Play:
     async def _shoot(self, gateways: Mapping[str, str], began_s: float) -> None:
         """Rounds of load until the run is over or stopped."""
         number, from_s = 0, 0.0
-        called = targets(self.fleet, self.scenario, gateways, self.api_keys, self.options.stream_share)
-        async with HttpSender(clock.monotonic_s) as send:
+        called = self._targets(gateways)
+        patience_s = SILENCE_TIMEOUT_S if self.scenario.token_ms is None else SLOW_SILENCE_S
+        async with HttpSender(clock.monotonic_s, silence_timeout_s=patience_s) as send:
             while not self.stop.is_set() and (lasts_s := rounds.lasts_s(self.options, from_s)) > 0:
                 await self._round(number, from_s, called, send)
                 await self._until(began_s + from_s + lasts_s)  # the last arrival may come before the round's end
                 number, from_s = number + 1, clock.monotonic_s() - began_s
 
+    def _targets(self, gateways: Mapping[str, str]) -> list[Target]:
+        return targets(self.fleet, self.scenario, gateways, self.api_keys, self.options.stream_share)
+
+    def _see(self, outcome: Outcome) -> None:
+        self.book.add(outcome)
+        self.show.screen.recent.append(outcome)
+
     async def _round(self, number: int, from_s: float, targets: Sequence[Target], send: HttpSender) -> None:
         def seen(outcome: Outcome) -> None:
-            at_run = msgspec.structs.replace(outcome, at_s=from_s + outcome.at_s)
-            self.book.add(at_run)
-            self.show.screen.recent.append(at_run)
+            self._see(msgspec.structs.replace(outcome, at_s=from_s + outcome.at_s))
 
         arrivals = rounds.arrivals(self.options, number, from_s) if number else self.first
         shots = plan(arrivals, targets, random.Random(self.options.seed + number))
@@ -338,6 +357,15 @@ def _outage(options: Options, regions: Sequence[str]) -> Outage | None:
             )
         refuse_beyond("--broker-outage", options.broker_outage_at_s, options.broker_outage_at_s, options.seconds)
     return parse_outage(options.outage, regions, options.seconds) if options.outage else None
+
+
+def _check_notice(options: Options, scenario: Scenario) -> None:
+    """Raises BadSetting for notices that nobody would get."""
+    if "spot" in scenario.acts:
+        refuse_too_long(USUAL_S if options.spot_notice_s is None else options.spot_notice_s, options.seconds)
+    elif options.spot_notice_s is not None:
+        given = f"{options.spot_notice_s:g}"
+        raise BadSetting("flag", "--spot-notice", given, "Only --scenario spot has machines that are taken back")
 
 
 async def _first_of(main: asyncio.Task[None], aside: Sequence[asyncio.Task[None]]) -> None:

@@ -71,7 +71,7 @@ async def give(
     async with kafka.reader(settings) as consumer:
         _, endpoint = await known(consumer, settings, order.endpoint)
     found = await seen(settings, order, endpoint.services, lambda one: _is_so(one, order), clock, trust, wait)
-    return [_shown(one, order) for one in found]
+    return [shown(one, order.endpoint) for one in found]
 
 
 def _is_so(held: Held, order: Order) -> bool:
@@ -80,11 +80,12 @@ def _is_so(held: Held, order: Order) -> bool:
     return drains == order.drain
 
 
-def _shown(one: Seen, order: Order) -> Shown:
+def shown(one: Seen, endpoint: str) -> Shown:
+    """What a table made of an order, or a notice, for `endpoint`."""
     table, old = one.now.table, one.before
     return Shown(
         service=table.service, epoch=table.epoch, version=table.version, after_ms=round(one.after_s * 1000, 1),
-        reason=table.reason, moved=gained(old.table if old else None, table, order.endpoint),
+        reason=table.reason, moved=gained(old.table if old else None, table, endpoint),
     )  # fmt: skip
 
 

@@ -100,7 +100,7 @@ class _Attempt:
         if response.status != 200:
             await response.read()
             shed = SHED_HEADER in response.headers
-            return self._outcome("shed" if shed else _kind_of_status(response.status))
+            return self._outcome("shed" if shed else kind_of_status(response.status))
         whole = await (self._read_stream(response) if self._shot.stream else _is_whole(response))
         return self._outcome(None if whole else "truncated")
 
@@ -170,7 +170,7 @@ def kind_of_error(error: Exception, *, answered: bool) -> ErrorKind:
     return "truncated" if answered else "reset"
 
 
-def _kind_of_status(status: int) -> ErrorKind:
+def kind_of_status(status: int) -> ErrorKind:
     if status == 429:
         return "http_429"
     return "client_4xx" if 400 <= status < 500 else "http_5xx"

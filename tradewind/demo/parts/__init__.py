@@ -4,6 +4,8 @@ breaches        requests that endpoints themselves noted down, against the law o
 share_by_tier   what became of each tier's requests, before, in and after the surge
 spill           how many were served farther away than the nearest region that the law allows
 converged_s     from the surge until tables stay as they are
+sessions_kept   answers under way at endpoints that were taken back: which lost a word
+drained_s       how long after its notice such an endpoint still got something new
 
 A new one is a file with two functions and a line here.
 """
@@ -13,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final, NamedTuple
 
-from tradewind.demo.parts import breaches, settling, spill, tiers
+from tradewind.demo.parts import breaches, drained, sessions, settling, spill, tiers
 from tradewind.demo.parts.run import Found, Run
 
 __all__ = ["PARTS", "Part", "Run", "measured", "told"]
@@ -31,6 +33,8 @@ PARTS: Final[Mapping[str, Part]] = {
     "share_by_tier": Part(tiers.measure, tiers.told),
     "spill": Part(spill.measure, spill.told),
     "converged_s": Part(settling.measure, settling.told),
+    "sessions_kept": Part(sessions.measure, sessions.told),
+    "drained_s": Part(drained.measure, drained.told),
 }
 
 

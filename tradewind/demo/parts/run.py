@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from streams.contract.records import Fleet, RequestClass, RoutingTable
+from tradewind.demo.reclaim import Reclaimed
+from tradewind.demo.talks import Turn
 from tradewind.load import Outcome
 from tradewind.load.surge import Surge
 from tradewind.pretend.ledger import Received
@@ -26,7 +28,13 @@ class Run:
     tables: Sequence[tuple[float, RoutingTable]] = ()
     """When each was published, in that order."""
     received: Mapping[str, Sequence[Received]] = field(default_factory=dict)
-    """What each endpoint wrote down itself."""
+    """What each endpoint wrote down itself; its times are unix seconds."""
+    turns: Sequence[Turn] = ()
+    """Answers of conversations."""
+    reclaimed: Sequence[Reclaimed] = ()
+    """Endpoints that were taken back, in that order."""
+    moves: Mapping[str, int] = field(default_factory=dict)
+    """What gateways counted of streams there."""
 
     @property
     def surge(self) -> tuple[float, float]:

@@ -39,6 +39,10 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Of a class's requests, how many are streamed, where that is not as usual."""
     shows: tuple[str, ...] = ()
     acts: tuple[str, ...] = ()
+    talks: Annotated[int, Meta(ge=0, le=1000)] = 0
+    """Conversations at once, for the act `talks`; as the first class of the service."""
+    token_ms: Annotated[float, Meta(gt=0, le=1000)] | None = None
+    """From one token of an endpoint to the next, each sent by itself; None: fast, and some at once."""
     carbon_g_per_kwh: dict[Name, Amount] = {}
     """Mean of each grid zone, for the act `markets`."""
 
