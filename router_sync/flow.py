@@ -41,7 +41,7 @@ def steps(settings: Settings, signer: Signer, *others: Signer, trust: Trust | No
                 Reads(topics.ENDPOINT_HEALTH, Since(MEMORY_S)),
                 Reads(topics.DEMAND, Since(MEMORY_S)),
                 Reads(topics.SPOT_PRICES, Earliest()),
-                Reads(topics.CARBON_INTENSITY, Earliest()),
+                Reads(topics.CARBON_INTENSITY, Since(CARBON_S)),
                 Reads(topics.SPOT_RISK, Earliest()),
                 Reads(topics.CAPACITY, Earliest()),
                 Reads(topics.INTERRUPTIONS, Earliest()),

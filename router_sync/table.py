@@ -108,7 +108,7 @@ def build(
 
     `last`: a table made by the same plan; what is said of an endpoint is taken from there where it is the same.
     """
-    plan = draft.plan
+    plan, away = draft.plan, _away(draft)
     served = next(s for s in plan.fleet.services if s.name == service)
     return RoutingTable(
         service=service,
@@ -119,7 +119,7 @@ def build(
         fleet_version=plan.fleet.version,
         default_class=served.default_class,
         endpoints=tuple(_endpoints(draft, service, last)),
-        routes=tuple(_route(draft, row) for row in plan.rows_of[service].tolist()),
+        routes=tuple(_route(draft, row, away) for row in plan.rows_of[service].tolist()),
         reason=reason[:2000],
         evidence_at_s=evidence_at_s,
         budgets=draft.spent,
@@ -204,7 +204,7 @@ def _state(endpoint: Endpoint, draft: Draft, replicas: float) -> EndpointState:
     return "drain" if endpoint.name in draft.leaving else "ready"
 
 
-def _route(draft: Draft, row: int) -> Route:
+def _route(draft: Draft, row: int, away: _Away) -> Route:
     plan, flow = draft.plan, draft.plan.flows[row]
     chosen = np.flatnonzero(draft.shares[row] > NOTHING).tolist()
     ranked = np.argsort(draft.scores.total_usd[row], kind="stable")
@@ -217,7 +217,7 @@ def _route(draft: Draft, row: int) -> Route:
         endpoints=tuple(plan.names[c] for c in chosen),
         shares=_rounded(draft.shares[row, chosen]),
         fallbacks=tuple(plan.names[c] for c in next_best),
-        reason=_why(draft, row),
+        reason=_why(draft, row, away),
         **_admit(draft, row),
         data_class=flow.class_.data_class,
         jurisdictions=flow.class_.jurisdictions,
@@ -235,20 +235,36 @@ def _admit(draft: Draft, row: int) -> dict[str, Any]:
     return {} if draft.admit is None or draft.admit[row] >= 1.0 else {"admit": float(draft.admit[row])}
 
 
-def _why(draft: Draft, row: int) -> str:
+class _Away(NamedTuple):
+    """[E] which endpoints take nothing new, and why."""
+
+    drained: Bools
+    down: Bools
+    leaving: Bools
+
+
+def _away(draft: Draft) -> _Away:
+    names, standings = draft.plan.names, draft.standings
+    down = [(standing := standings.get(name)) is not None and not standing.usable for name in names]
+    return _Away(
+        np.array([name in draft.orders for name in names], bool),
+        np.array(down, bool),
+        np.array([name in draft.leaving for name in names], bool),
+    )
+
+
+def _why(draft: Draft, row: int, away: _Away) -> str:
     allowed = draft.plan.may[row]
     if not allowed.any():
         refs = ", ".join(draft.plan.law.closed_by(draft.plan.flows[row].key))
         return f"{NOWHERE}: {refs}"[:2000] if refs else NOWHERE
-    names = [draft.plan.names[c] for c in np.flatnonzero(allowed)]
-    left = [name for name in names if name not in draft.orders]
-    if not left:
-        return f"{DRAINED}; {words(names[0], draft.orders[names[0]])}"[:2000]
-    standing = [draft.standings.get(name) for name in left]
-    bad = [s is not None and not s.usable for s in standing]
-    if all(bad):
+    left = allowed & ~away.drained
+    if not left.any():
+        first = draft.plan.names[int(allowed.argmax())]
+        return f"{DRAINED}; {words(first, draft.orders[first])}"[:2000]
+    if away.down[left].all():
         return LEAST_BAD
-    return LEAVING if all(b or name in draft.leaving for b, name in zip(bad, left, strict=True)) else ""
+    return LEAVING if (away.down | away.leaving)[left].all() else ""
 
 
 def _rounded(shares: Floats) -> tuple[float, ...]:

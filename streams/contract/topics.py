@@ -140,10 +140,10 @@ CARBON_INTENSITY: Final = Topic(
     name="carbon-intensity.v1",
     record=r.CarbonIntensity,
     key=("grid_zone", "kind", "basis"),
-    cleanup="compact,delete",
-    retention_s=90 * DAY_S,
+    cleanup="delete",
+    retention_s=7 * DAY_S,
     experimental=True,
-    says="Carbon intensity of a grid zone; average and marginal, measured and forecast apart.",
+    says="Carbon intensity of a grid zone; average and marginal, measured and forecast apart; hour by hour, so nothing is compacted away.",
 )
 INTERRUPTIONS: Final = Topic(
     name="interruptions.v1",

@@ -91,8 +91,8 @@ def test_measured_p95_counts_from_twenty_observations_on_less_the_way_to_it() ->
     heard = HeardHealth()
     told(heard, health(NAMES, 99.0, p95_ms=200.0))
     plan = layout(fleet())
-    shares = np.full(plan.may.shape, 1 / 6)
-    at = situation(plan, knowing(plan, heard, shares=shares), 100.0)
+    load = np.full(plan.may.shape, 10.0)
+    at = situation(plan, knowing(plan, heard, load_rps=load), 100.0)
     row = plan.flow_at["chat", "eu", "interactive"]
     by_name = dict(zip(plan.names, at.p95_ms[row], strict=True))
     assert by_name["eu-west-a"] == pytest.approx(200 - 85)

@@ -37,7 +37,7 @@ def most_bytes(
 ) -> int:
     """The most that the data folder of a broker with `topics` holds, in bytes, but for what is written within LATE_S.
 
-    About 4 GB for all topics of the contract with the usual settings; a gigabyte of it for dead letters alone.
+    About 4.5 GB for all topics of the contract with the usual settings; a gigabyte of it for dead letters alone.
     """
     width = {"wide": wide_partitions, "narrow": 1}
     return _OF_KAFKA + sum(width[topic.width] * partition_bytes(topic, retention_bytes) for topic in topics)
