@@ -21,7 +21,7 @@ import numpy as np
 from forecasting.plan.facts import Facts
 from forecasting.plan.greedy import greedy
 from forecasting.plan.lp import solve
-from forecasting.plan.mix import Answer, Mix
+from forecasting.plan.mix import FILL, Answer, Mix
 from forecasting.plan.need import SHORT_S, reached, surging
 from forecasting.plan.rates import Rates
 from forecasting.plan.reason import reason
@@ -75,10 +75,12 @@ class PlanState:
 
 
 class PlanCapacity:
-    """The stage. `law` says who may use what; a late second costs `usd_per_s`."""
+    """The stage. `law` says who may use what; a late second costs `usd_per_s`; replicas are planned to be `fill` full."""
 
-    def __init__(self, law: Law = declared, *, usd_per_s: float = 0.001, carbon_usd_per_kg: float = 0.1) -> None:
-        self.law, self.usd_per_s, self.carbon_usd_per_kg = law, usd_per_s, carbon_usd_per_kg
+    def __init__(
+        self, law: Law = declared, *, usd_per_s: float = 0.001, carbon_usd_per_kg: float = 0.1, fill: float = FILL
+    ) -> None:
+        self.law, self.usd_per_s, self.carbon_usd_per_kg, self.fill = law, usd_per_s, carbon_usd_per_kg, fill
 
     def empty(self) -> PlanState:
         """Nothing was heard."""
@@ -164,6 +166,7 @@ class PlanCapacity:
             state.rates,
             state.plans,
             reserve=state.reserve.part,
+            fill=self.fill,
             carbon_usd_per_kg=self.carbon_usd_per_kg,
             now_s=now_s,
         )

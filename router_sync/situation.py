@@ -90,9 +90,9 @@ class Situation:
 
 def situation(plan: Layout, known: Knowledge, now_s: float) -> Situation:
     """The situation at `now_s`."""
-    standings = _standings(plan, known.health, known.orders, now_s)
     quoted = _quoted(plan, known, now_s)
     ready = quoted.replicas > 0
+    standings = _standings(plan, known, ready, now_s)
     usable = _usable(plan, standings, known, ready)
     rps = np.maximum(known.rps, LEAST_RPS)
     capacity = plan.replica_rps * quoted.replicas
@@ -152,11 +152,12 @@ def lessons(plan: Layout, known: Knowledge) -> list[Lesson]:
     ]
 
 
-def _standings(plan: Layout, health: HeardHealth, orders: Mapping[str, Order], now_s: float) -> dict[str, Standing]:
-    """What is to be made of each endpoint. The drained stand for themselves: being worked on, they say nothing of
-    their neighbours."""
-    said = health.standings(now_s)
-    judged = ladder([e for e in plan.fleet.endpoints if e.name not in orders], said)
+def _standings(plan: Layout, known: Knowledge, ready: Bools, now_s: float) -> dict[str, Standing]:
+    """What is to be made of each endpoint. The drained, and those without a replica, stand for themselves: being worked
+    on, or let go, they say nothing of their neighbours."""
+    said = known.health.standings(now_s)
+    ends = zip(plan.fleet.endpoints, ready.tolist(), strict=True)
+    judged = ladder([e for e, stands in ends if stands and e.name not in known.orders], said)
     return {name: judged[name] if name in judged else said.get(name, UNHEARD) for name in plan.names}
 
 

@@ -38,7 +38,7 @@ class _Hand:
     def __init__(self, mix: Mix) -> None:
         self.mix = mix
         self.replicas = np.clip(np.ceil(mix.pending - 1e-6), mix.least, np.maximum(mix.most, mix.least))
-        self.free = self.replicas * mix.capacity_rps
+        self.free = mix.fill * self.replicas * mix.capacity_rps
         self.each_usd = mix.usd_per_h / mix.capacity_rps
 
     def place(self, group: int) -> float:
@@ -50,7 +50,7 @@ class _Hand:
             self.free[end] -= took
             left -= took
         while left > _CRUMB:
-            added = self._launch(mix.may[group], cost, left)
+            added = self._launch(mix.may[group], cost, left / mix.fill)
             if added is None:
                 return left
             took = min(left, float(self.free[added]))
@@ -97,5 +97,5 @@ class _Hand:
             wanted = min(wanted, max(1, int((SPREAD - share[best]) * whole / mix.capacity_rps[best])))
         number = float(max(1, min(wanted, int(room[best]))))
         self.replicas[best] += number
-        self.free[best] += number * mix.capacity_rps[best]
+        self.free[best] += mix.fill * number * mix.capacity_rps[best]
         return best

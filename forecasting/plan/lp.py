@@ -1,7 +1,7 @@
 """The two-stage programme: what is kept now, what there is a cold start from now. Solved beside the loop by HiGHS.
 
     least    sum usd x + launches + replicas held on to + lateness + what stays unserved + reserves that lack + crowds
-    now      flows of each group + unserved = demand;   flows at an endpoint <= capacity kept,  kept <= ready
+    now      flows of each group + unserved = demand;   flows at an endpoint <= fill x capacity kept,  kept <= ready
     ahead    the same, with capacity x;                 launched >= x - (ready + starting),     held on to >= kept - x
     reserve  capacity x in a circle + lack >= demand in it + r,   r >= part of each spot zone in it,  r >= unsure
     spread   capacity x of a spot pool <= a third of all + crowded
@@ -159,7 +159,7 @@ def _stage(programme: Programme, mix: Mix, capacity: Columns, demand: Floats, fl
             terms[flow] = loads[end][flow] = 1.0
         rows.append(programme.row(terms, float(demand[group]), float(demand[group])))
         unserved.append(missing)
-    each = zip(capacity, mix.capacity_rps.tolist(), loads, strict=True)
+    each = zip(capacity, (mix.fill * mix.capacity_rps).tolist(), loads, strict=True)
     filled = [programme.row({**load, column: -rps}, most=0.0) if load else -1 for column, rps, load in each]
     return _Stage(unserved, rows, filled)
 

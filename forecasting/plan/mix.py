@@ -30,6 +30,9 @@ SPREAD: Final = 1.0 / 3.0
 SPREAD_WORTH: Final = 1.4
 """Times the cheapest capacity is what spreading is worth. Below 1.5 it moves replicas, and never buys any on top: two
 pools can be beyond a third, and each replica elsewhere takes a third of itself from both."""
+FILL: Final = 0.75
+"""Of a replica's capacity demand is planned on: the p95 of a queue grows steeply above. What is left is part of the
+reserve: when a zone is lost, what remains is filled up."""
 UNSERVED: Final = 3.0
 """Leaving a request unserved costs this many times the dearest way to serve one, times its tier's weight."""
 LEAST_RPS: Final = 0.1
@@ -73,6 +76,8 @@ class Mix:
     zone: Ints
     pool: Ints
     reserve: float = 1.0
+    fill: float = 1.0
+    """Of a replica's capacity, what demand is planned on."""
     serial: int = 0
 
     @property

@@ -14,6 +14,15 @@ from forecasting.plan.site import Floats
 NODES: Final = 200
 """Of the search for whole numbers; what was found by then is good enough."""
 GAP: Final = 1e-4
+_OPTIONS: Final[Mapping[str, int | float | bool]] = {
+    "threads": 1,
+    "random_seed": 0,
+    "mip_max_nodes": NODES,
+    "mip_rel_gap": GAP,
+    # on programmes of this kind both take as long as all the rest, and find nothing better
+    "mip_heuristic_run_feasibility_jump": False,
+    "mip_heuristic_run_root_reduced_cost": False,
+}
 _INFINITE: Final = highspy.kHighsInf
 
 
@@ -58,7 +67,7 @@ class Programme:
         # HiGHS sees no difference below 1e-7
         scale = max(float(np.median([cost for cost in self.cost if cost > 0] or [1.0])), 1e-12)
         solver = Quiet()
-        for option, value in (("threads", 1), ("mip_max_nodes", NODES), ("mip_rel_gap", GAP), ("random_seed", 0)):
+        for option, value in _OPTIONS.items():
             solver.setOptionValue(option, value)
         solver.passModel(self._lp(whole, scale))
         solver.run()

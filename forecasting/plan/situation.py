@@ -80,6 +80,7 @@ def situation(
     plans: Mapping[str, CapacityPlan],
     *,
     reserve: float,
+    fill: float,
     carbon_usd_per_kg: float,
     now_s: float,
 ) -> Situation:
@@ -108,6 +109,7 @@ def situation(
         zone=site.zone,
         pool=np.array([pools[pool] for pool in site.pool], np.intp),
         reserve=reserve,
+        fill=fill,
     )
     return Situation(site, needed, mix, stocks, gone, cold_start_s)
 

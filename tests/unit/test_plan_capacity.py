@@ -39,7 +39,7 @@ class Scene:
     """A stage and its state; seconds count from T0. Questions are answered only where a test says so."""
 
     def __init__(self, made: r.Fleet, law: Law = declared, rps: float | None = 40.0, **ready: int) -> None:
-        self.stage = PlanCapacity(law)
+        self.stage = PlanCapacity(law, fill=1.0)
         self.state: PlanState = self.stage.empty()
         self.pool = {e.name: e.pool for e in made.endpoints}
         self.urgent = False

@@ -128,11 +128,11 @@ class Engine:
         self.span, self._keep = span, exp(-span.s / LOAD_S)
         self._wander(span)
         for state, pool in zip(self.states, self.replicas.pools, strict=True):
-            state.capacity_rps = pool.ready * pool.end.capacity_rps
+            state.capacity_rps = pool.serving * pool.end.capacity_rps
             self._queue(state, pool)
             state.room = state.capacity_rps * span.s + state.most_waiting - state.waiting
             state.taken, state.refused = 0, 0
-            state.sure, state.slower, state.failing = None if pool.ready else "refusing", 1.0, 0.0
+            state.sure, state.slower, state.failing = None if pool.serving else "refusing", 1.0, 0.0
         for fault in self.faults:
             if fault.from_s < span.until_s and span.from_s < fault.until_s:
                 self._strike(fault)
@@ -142,7 +142,7 @@ class Engine:
     def _queue(self, state: _State, pool: Pool) -> None:
         """How many may wait at an endpoint."""
         end = pool.end
-        held = pool.ready * max(0.0, end.concurrency - end.capacity_rps * end.latency_ms / 1000.0)
+        held = pool.serving * max(0.0, end.concurrency - end.capacity_rps * end.latency_ms / 1000.0)
         patience_ms = self._patience_ms[end.name] - curve.ttft_ms(end.latency_ms, 1.0)
         served = state.capacity_rps * max(0.0, patience_ms) / 1000.0
         state.most_waiting, state.impatient = min(held, served), served < held

@@ -101,9 +101,9 @@ class Ledger:
     @staticmethod
     def _pay_pool(money: Money, pool: Pool, usd_per_h: float, grams: float, load: float, hours: float) -> None:
         money.replicas_usd += pool.billed * usd_per_h * hours
-        money.start_usd += (pool.billed - pool.ready) * usd_per_h * hours
+        money.start_usd += (pool.billed - pool.serving) * usd_per_h * hours
         money.replica_h += pool.billed * hours
-        busy = pool.billed * IDLE_POWER + pool.ready * (1.0 - IDLE_POWER) * min(1.0, load)
+        busy = pool.billed * IDLE_POWER + pool.serving * (1.0 - IDLE_POWER) * min(1.0, load)
         money.carbon_g += busy * pool.end.power_w / 1000.0 * hours * grams
 
     @property

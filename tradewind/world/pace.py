@@ -3,8 +3,9 @@
     after something happened   10 s ──► 1 min ──► 3 min ──► on
     a step is                   1 s      5 s       20 s      60 s
 
-At most 5 s while an endpoint is nearly full. Steps lie on multiples of their own length, and none reaches beyond what
-is known to happen next.
+That requests are shed or fail happens when it begins and when it has ended: a state that lasts is lived through in long
+steps, but for an endpoint beyond its capacity: at most 5 s. Steps lie on multiples of their own length, and none
+reaches beyond what is known to happen next.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Final
 _LADDER: Final = ((10.0, 1), (60.0, 5), (180.0, 20), (inf, 60))
 CALM_S: Final = 60
 STRAINED_S: Final = 5
-"""The longest step while an endpoint is nearly full: what comes of that is decided within seconds."""
+"""The longest step while a queue grows: what comes of that is decided within seconds."""
 
 
 class Pace:
@@ -41,6 +42,18 @@ class Pace:
         most = min(longest, next(step for age_s, step in _LADDER if now_s - self._last_s < age_s))
         fitting = (step for _, step in reversed(_LADDER) if step <= most)
         return next(s for s in fitting if s == 1 or (now_s % s == 0 and now_s + s <= following_s))
+
+
+class Spell:
+    """Something that begins above one level and has ended below another, so that it does not come and go."""
+
+    def __init__(self, begins: float, ends: float) -> None:
+        self._begins, self._ends, self.lasts = begins, ends, False
+
+    def turns(self, level: float) -> bool:
+        """Whether `level` begins or ends it."""
+        before, self.lasts = self.lasts, level > (self._ends if self.lasts else self._begins)
+        return before != self.lasts
 
 
 def ceil_s(at_s: float) -> float:

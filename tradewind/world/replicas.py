@@ -1,6 +1,6 @@
 """Replicas of each pool: wanted, launched, ready a cold start later, leaving, lost with a notice. The pretend actuator.
 
-    want ─► starting ── cold start ──► ready ── fewer are wanted ──► leaving ── DRAIN_S ──► gone
+    want ─► starting ── cold start ──► ready ── fewer are wanted ──► leaving, still serving ── DRAIN_S ──► gone
               │                          │
               └── the zone lends none: a failed launch, tried again      lost with its zone, NOTICE before: gone
 
@@ -60,6 +60,11 @@ class Pool:
     said: tuple[int, int, int, str] | None = None
 
     @property
+    def serving(self) -> int:
+        """Those that answer: who leaves is counted on no more, and serves until it is gone."""
+        return self.ready + len(self.leaving)
+
+    @property
     def billed(self) -> int:
         return self.ready + len(self.starting) + len(self.leaving)
 
@@ -82,6 +87,7 @@ class Pool:
         while self.starting and self.ready + len(self.starting) > most:
             self.starting.pop()
         self.ready = int(min(self.ready, most))
+        del self.leaving[int(min(most - self.ready, len(self.leaving))) :]
 
     def _shrink(self, now_s: float) -> None:
         while self.starting and self.ready + len(self.starting) > self.want:

@@ -27,7 +27,7 @@ class Step:
     answered: Counts
     """[F, E]"""
     trouble: int = 0
-    """Requests that were shed, failed, or put back."""
+    """Requests that were shed or failed. Work that is put back waits, as it may."""
 
 
 @dataclass(slots=True)
@@ -107,10 +107,10 @@ class Traffic:
         """What became of one flow's requests. Work that was turned away goes back to its job."""
         at = [gateway.counts[flow] for gateway in self.gateways if flow in gateway.counts]
         shed, failed = sum(counts.shed for counts in at), sum(counts.failed for counts in at)
-        step.trouble += shed + failed
         answered = int(step.answered[flow].sum())
         self.ledger.ask(step.span, flow, int(step.asked[flow]))
         if not jobs:
+            step.trouble += shed + failed
             self.ledger.end(step.span, flow, served=answered - late, late=late, shed=shed, failed=failed)
             return
         late = _handed_out(jobs, answered, step.span.until_s)

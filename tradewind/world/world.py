@@ -26,7 +26,7 @@ from tradewind.world.ground import ground
 from tradewind.world.ledger import Ledger
 from tradewind.world.market import Market, Told
 from tradewind.world.oracle import Oracle
-from tradewind.world.pace import Pace
+from tradewind.world.pace import Pace, Spell
 from tradewind.world.replicas import Replicas
 from tradewind.world.reports import Reporter
 from tradewind.world.setup import Setup
@@ -36,10 +36,10 @@ from tradewind.world.work import Work
 
 EARLY_S: Final = 0.05
 """Before a step's end its reports are on the topics, where they come without delay."""
-FULL: Final = 0.83
-"""Load from which on an endpoint is nearly full: latency grows steeply there."""
-TROUBLE: Final = 0.01
-"""Of a step's requests shed or failed: when that begins or ends, the next steps are short."""
+BEYOND: Final = 1.0
+"""Load from which on an endpoint's queue grows."""
+TROUBLE: Final = (0.01, 0.002)
+"""Of a step's requests shed or failed: from which on, and until which, it is trouble."""
 
 
 class World:
@@ -73,7 +73,7 @@ class World:
         """Tables on their way to the gateways: when they are there."""
         self._notes = sorted(setup.notes, reverse=True)
         self._ready = [pool.ready for pool in self.replicas.pools]
-        self._troubled = False
+        self._trouble = Spell(*TROUBLE)
         self._open()
 
     def _open(self) -> None:
@@ -88,7 +88,7 @@ class World:
         """Live to the end, step by step: where it stands after each."""
         while self.now_s < self.end_s:
             soonest_s = min(self.replicas.next_s(self.now_s), self.end_s)
-            step_s = self._pace.step_s(self.now_s, soonest_s, strained=max(loads(self.engine)) > FULL)
+            step_s = self._pace.step_s(self.now_s, soonest_s, strained=max(loads(self.engine)) > BEYOND)
             self._live(Span(self.now_s, self.now_s + step_s))
             yield self.now_s
 
@@ -147,10 +147,8 @@ class World:
             if release.released:
                 self.timeline.happened(self.now_s, "work", f"{release.job} released: {release.reason}")
         changed = self._take(said)
-        troubled = step.trouble > TROUBLE * max(1, int(step.asked.sum()))
-        if changed or troubled != self._troubled:
+        if self._trouble.turns(step.trouble / max(1, int(step.asked.sum()))) or changed:
             self._pace.disturb(self.now_s)
-        self._troubled = troubled
 
     def _take(self, said: Said) -> bool:
         """Send tables on their way; whether an endpoint's state has changed in one."""
