@@ -39,9 +39,10 @@ from streams.runtime.step import Heard, Question
 DEAF_S: Final = 120.0
 """Nobody having spoken of demand for so long, nothing is let go."""
 ASK_S: Final = 1.0
-AGAIN_S: Final = 60.0
+AGAIN_S: Final = 300.0
 """The programme is asked again after so long, whatever has changed."""
-SAME: Final = 0.01
+SAME: Final = 0.02
+"""Demand and prices that moved by less ask nothing anew: replicas are whole, and headroom is wider."""
 
 
 @dataclass(slots=True)

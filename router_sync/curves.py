@@ -47,9 +47,6 @@ DOUBLING: Final = np.array([1.0, 0.3, 0.7 / (1.0 - KNEE)])
 """Base, slope and bend of what doubles from empty to full."""
 LINGERS: Final = np.array([0.8, 0.1, 0.1 / (1.0 - KNEE)])
 """The same of a whole answer, which takes its time at ease when full."""
-WALL_HALF_S: Final = 3600.0
-"""A queue grows steeper than any line says. How steep it was seen to be is forgotten by half in this time, at once
-when as much load is borne again: else load would come back to where it was too much, again and again."""
 EASE_S: Final = 3600.0
 """In which the pace at ease follows an endpoint that has become slower for good; it follows a faster one at once."""
 LEAST: Final = 0.1
@@ -59,8 +56,7 @@ _SETS: Final = np.array([[0, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 1, 1, 0]]
 """Which of slope and bend are held at 0."""
 _ROW: Final = np.dtype(
     [("normal", "f8", (4, 4)), ("moment", "f8", (4, 2)), ("prior", "f8", (4, 2)), ("fit", "f8", (4, 2)),
-     ("base_ms", "f8"), ("bend_ms", "f8"), ("wall_ms", "f8"), ("wall_at", "f8"), ("margin_ms", "f8"), ("rps", "f8"),
-     ("told", "f8", (7,))]
+     ("base_ms", "f8"), ("bend_ms", "f8"), ("margin_ms", "f8"), ("rps", "f8"), ("told", "f8", (7,))]
 )  # fmt: skip
 """Sums of x x' and x y': x is (1, how full, beyond the knee, thousands of tokens), y (p95 inside, an answer's time)."""
 Row = tuple[str, str, str]
@@ -145,23 +141,28 @@ class Curves:
             for name in [name for name in held if name not in endpoints]:
                 del held[name]
 
-    def curve(self, plan: Layout) -> Curve:
-        """What is known of the endpoints of `plan`; the declared, where nothing is."""
+    def curve(self, plan: Layout, replicas: Floats | None = None) -> Curve:
+        """What is known of the endpoints of `plan`; the declared, where nothing is.
+
+        `replicas` [E]: those that are ready, None: as declared. How many there are makes room, and nothing slower.
+        """
         met = [
             (plan.classes[row[1:]], plan.endpoint_at[row[0]], at)
             for row, at in self.at.items()
             if row[1:] in plan.classes and row[0] in plan.endpoint_at
         ]
-        classes, ends, at = (np.array(column, np.intp) for column in zip(*met, strict=True)) if met else (_NONE,) * 3
+        classes, columns, at = (np.array(column, np.intp) for column in zip(*met, strict=True)) if met else (_NONE,) * 3
         known, declared = self.rows[at], np.tile(plan.declared_ms, (len(plan.classes), 1))
         base, slope, bend, margin = (part * declared for part in (*DOUBLING, 0.0))
         for n, line in enumerate((base, slope, bend, margin)):
-            line[classes, ends] = known["told"][:, n]
-        capacity = np.maximum(plan.capacity_rps, 1e-9)
-        holds = np.array([max(1.0, float(e.concurrency * e.replicas)) for e in plan.fleet.endpoints])
+            line[classes, columns] = known["told"][:, n]
+        ends = plan.fleet.endpoints
+        ready = np.array([e.replicas for e in ends], np.float64) if replicas is None else replicas
+        capacity = np.maximum(plan.replica_rps * ready, 1e-9)
+        holds = np.maximum(ready * [e.concurrency for e in ends], 1.0)
         ease_s = np.array([self.ease_s.get(name, np.inf) for name in plan.names])
         full = np.minimum(holds, np.maximum(capacity * ease_s, 1.0))
-        w0, w1, w2 = (_of_ends(known, ends, n, part * full / capacity) for n, part in enumerate(LINGERS))
+        w0, w1, w2 = (_of_ends(known, columns, n, part * full / capacity) for n, part in enumerate(LINGERS))
         return Curve(base, slope, bend, margin, w0, w1, w2, full)
 
     def _row(self, lesson: Lesson, sizes: Mapping[str, Size]) -> int:
@@ -228,17 +229,10 @@ def _settle(known: NDArray[np.void], x: Floats, inside_ms: Floats, calm: Bools, 
     # never below a tenth of what was measured: a slope that is too steep must not make anyone look free
     base = np.maximum(usual + np.where(moved, off, 0.0), LEAST * inside_ms)
     known["base_ms"] = np.where((chance & known_long) | moved, base, known["base_ms"])
-    _wall(known, n, np.where(slow & full, line[:, 2] + off / np.maximum(beyond, LEAST), 0.0), calm & ~slow)
-    known["bend_ms"] = np.where(known_long, np.maximum(line[:, 2], known["wall_ms"]), known["bend_ms"])
+    crowds = np.where(slow & full, off / np.maximum(beyond, LEAST), 0.0)
+    known["bend_ms"] = np.where(known_long, line[:, 2] + crowds, known["bend_ms"])
     step = STEP * inside_ms * np.where(off - np.where(moved, off, 0.0) > known["margin_ms"], RESIDUAL, RESIDUAL - 1.0)
     known["margin_ms"] = np.maximum(0.0, known["margin_ms"] + (calm & chance) * step)
-
-
-def _wall(known: NDArray[np.void], n: Floats, steep_ms: Floats, borne: Bools) -> None:
-    """How steep queues were seen to be of late: `steep_ms` just now, 0 where there was none; and at which load."""
-    held = np.where(borne & (n >= known["wall_at"]), 0.0, 0.5 ** (LEARN_S / WALL_HALF_S) * known["wall_ms"])
-    known["wall_at"] = np.where(steep_ms > held, n, known["wall_at"])
-    known["wall_ms"] = np.maximum(steep_ms, held)
 
 
 def _tell(known: NDArray[np.void]) -> None:

@@ -96,7 +96,7 @@ def situation(plan: Layout, known: Knowledge, now_s: float) -> Situation:
     usable = _usable(plan, standings, known, ready)
     rps = np.maximum(known.rps, LEAST_RPS)
     capacity = plan.replica_rps * quoted.replicas
-    curve = known.explorer.hopeful(plan, known.curves.curve(plan))
+    curve = known.explorer.hopeful(plan, known.curves.curve(plan, quoted.replicas))
     priced = scores(plan, quoted, curve, capacity, rps, known.rates, known.duals, known.reserve)
     ramp = _most_share(plan, known.back_since_s, now_s)
     problem = Problem(

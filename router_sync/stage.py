@@ -409,13 +409,13 @@ def _learn(state: RouterState, plan: Layout, known: Knowledge, now_s: float) -> 
     """Every few seconds: what load does to latency; and who was slow, is well now, and may come back step by step."""
     if not state.curves.due(now_s):
         return
-    replicas = known.quotes.at(plan, now_s).replicas.tolist()
+    replicas = known.quotes.at(plan, now_s).replicas
     sizes = {
         e.name: Size(e.concurrency * n, e.capacity_rps * n, e.latency_ms)
-        for e, n in zip(plan.fleet.endpoints, replicas, strict=True)
+        for e, n in zip(plan.fleet.endpoints, replicas.tolist(), strict=True)
     }
     state.curves.learn(lessons(plan, known), sizes, now_s)
-    well = state.explorer.advance(plan, state.curves.curve(plan), state.curves.measured_s, now_s)
+    well = state.explorer.advance(plan, state.curves.curve(plan, replicas), state.curves.measured_s, now_s)
     state.back_since_s = {**state.back_since_s, **dict.fromkeys(well, now_s)}
 
 

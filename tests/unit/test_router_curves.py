@@ -45,6 +45,13 @@ def test_what_was_never_measured_is_as_declared_and_doubles_until_it_is_full() -
     assert full[0, 0].tolist() == pytest.approx([0.0, 120.0])
 
 
+def test_twice_the_replicas_bear_twice_the_load_at_the_same_pace() -> None:
+    few, many = (Curves().curve(PLAN, np.array([n, n])) for n in (1.0, 2.0))
+    rps = np.outer(PLAN.replica_rps, [0.4, 0.8, 1.0])
+    assert many.extra_ms(2.0 * rps) == pytest.approx(few.extra_ms(rps))
+    assert (many.extra_ms(rps) < few.extra_ms(rps)).all()
+
+
 def test_a_slope_is_learnt_from_loads_that_differ() -> None:
     curves = taught(lambda n: 100.0 + 300.0 * n, [6.4, 32.0, 12.8, 51.2, 6.4, 38.4] * 3)
     curve = curves.curve(PLAN)

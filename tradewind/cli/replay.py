@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 
+from streams import signals
 from streams.contract.errors import BadSetting, Missing
 from streams.settings import load
 from tradewind.cli.options import AsJson
@@ -92,7 +93,8 @@ def _lived(scenario: str, options: Options, progress: Progress) -> Summary:
     from tradewind.world.reading import find, read
     from tradewind.world.replay import replay as lived
 
-    return lived(read(find(scenario)), load(), options, progress)
+    with signals.unlogged():
+        return lived(read(find(scenario)), load(), options, progress)
 
 
 def _tell(found: Summary, events: int | None, *, as_json: bool) -> None:

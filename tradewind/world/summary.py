@@ -186,7 +186,7 @@ def summary(world: World, *, scenario: str, expect: Expect, wall_s: float, ended
         ),
         dead_letters=house.dead_letters if house is not None else 0,
         assumptions=assumptions(world.setup),
-        timeline=timeline.moments,
+        timeline=sorted(timeline.moments, key=lambda moment: moment.at_s),
         timeline_left_out=timeline.left_out,
     )
 
