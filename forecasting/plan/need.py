@@ -4,8 +4,9 @@ now      of the last six seconds or of the last minute, whichever is more
 ahead    the median forecast, the highest within the longest cold start; where there is none, the busiest of the last
          ten minutes; never below now. What forecasts are unsure of is part of the reserve (`mix`)
 waiting  work that may wait needs the mean of its day, now and ahead: it is ballast that others may displace
-surge    six seconds twice as busy as their minute: what is ahead is the level just reached, and, once it has gone on
-         for a quarter of a minute, what it would grow to within a cold start at the slope it has
+surge    six seconds twice as busy as their minute (soon after a start: as much of it as is known): what is ahead is the
+         level just reached, and, once it has gone on for a quarter of a minute, what it would grow to within a cold
+         start at the slope it has
 """
 
 from __future__ import annotations
@@ -69,8 +70,7 @@ def need(site: Site, rates: Rates, forecasts: Mapping[Key, DemandForecast], cold
 
 
 def surging(seconds: Floats) -> Bools:
-    """[F] whether the last of the seconds in [F, S] are twice as busy as their minute, or as much of it as there is, and
-    it is not chance."""
+    """[F] whether the last of the seconds [F, S] are twice as busy as their minute, and it is not chance."""
     short, usual = seconds[:, -SHORT_S:].sum(axis=1), SHORT_S * seconds[:, -60:].mean(axis=1)
     out: Bools = (short > SURGE * usual) & (short >= np.maximum(LEAST, usual + CHANCE * np.sqrt(usual)))
     return out

@@ -88,7 +88,7 @@ async def _spot(stage: Stage) -> None:
 
 async def _scale(stage: Stage) -> None:
     if stage.cloud is not None:
-        await stage.cloud.run(stage.pretend.scale)
+        await stage.cloud.run(stage.pretend.scale, stage.note)
 
 
 ACTS: Final[Mapping[str, Callable[[Stage], Awaitable[None]]]] = {

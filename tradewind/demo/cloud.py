@@ -39,20 +39,20 @@ class Machines:
 
         >>> machines = Machines(2, most=9)
         >>> machines.set(4, 20.0)
-        >>> machines.advance(25.0), machines.ready
-        (True, 4)
+        >>> machines.advance(25.0)
+        >>> machines.ready
+        4
         """
         want = min(self.most, max(self.least, want))
         self.due_at_s += [ready_at_s] * (want - self.want)
         del self.due_at_s[max(0, want - self.ready) :]
         self.ready = min(self.ready, want)
 
-    def advance(self, now_s: float) -> bool:
-        """Whether launches have become ready."""
+    def advance(self, now_s: float) -> None:
+        """Launches become ready."""
         there = sum(at_s <= now_s for at_s in self.due_at_s)
         self.ready += there
         del self.due_at_s[:there]
-        return there > 0
 
 
 class Cloud:
@@ -69,15 +69,17 @@ class Cloud:
         """Carry a plan out. The same a second time changes nothing. Raises KeyError for a pool that is not here."""
         self.pools[pool].set(want, self._now_s() + self.cold_start_s)
 
-    async def run(self, scale: Callable[[str, int], Awaitable[None]]) -> NoReturn:
-        """Let time pass, for ever; `scale` hears of each endpoint how many of its replicas are ready, when it changes."""
-        told = {pool: machines.ready for pool, machines in self.pools.items()}
+    async def run(self, scale: Callable[[str, int], Awaitable[bool]], note: Callable[[str], None]) -> NoReturn:
+        """Let time pass, for ever. `scale(endpoint, ready)` tells an endpoint how many replicas it has, and whether it
+        has heard; `note` is for people."""
+        said = {pool: (machines.ready, machines.want) for pool, machines in self.pools.items()}
         while True:
             for pool, machines in self.pools.items():
                 machines.advance(self._now_s())
-                if told[pool] != machines.ready:
-                    told[pool] = machines.ready
-                    await scale(self._endpoints[pool], machines.ready)
+                name, now = self._endpoints[pool], (machines.ready, machines.want)
+                if said[pool] != now and (said[pool][0] == machines.ready or await scale(name, machines.ready)):
+                    note(f"{name}: {machines.ready} ready, {len(machines.due_at_s)} starting")
+                    said[pool] = now
             await asyncio.sleep(_EVERY_S)
 
 

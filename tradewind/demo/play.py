@@ -19,24 +19,21 @@ from aiokafka.errors import KafkaError
 
 from router_sync import fleet as fleets
 from router_sync.keys import load_or_make
-from streams.contract.errors import BadSetting, Stop
+from streams.contract.errors import Stop
 from streams.runtime import admin, clock
 from streams.settings import Settings
 from tradewind.demo import cloud, elsewhere, hook, parts, report, rounds, scenarios
 from tradewind.demo.acts import ACTS, Acted, Stage
 from tradewind.demo.book import Book
 from tradewind.demo.callers import api_keys, targets
+from tradewind.demo.checks import check_cold_start, check_notice, outage_of
 from tradewind.demo.children import Children, write_api_keys
 from tradewind.demo.continued import Continued
 from tradewind.demo.folder import fresh_folder
 from tradewind.demo.keys import keys
 from tradewind.demo.options import Options
-from tradewind.demo.outage import Outage, parse_outage, refuse_beyond
-from tradewind.demo.parts.run import promised_s
 from tradewind.demo.pretend_fleet import PretendFleet, Seat, moved, note, placed
-from tradewind.demo.reclaim import USUAL_S, refuse_too_long
 from tradewind.demo.restarts import Restarts
-from tradewind.demo.scenarios import Scenario
 from tradewind.demo.screen import Screen, hint
 from tradewind.demo.show import Show
 from tradewind.demo.watch import Onlooker, watching
@@ -67,9 +64,9 @@ class Play:
         self.fleet = fleets.with_version(self.wanted, int(clock.now_s()))
         self.seats: tuple[Seat, ...] = ()
         self.regions = sorted({e.region for e in self.fleet.endpoints})
-        self.outage, self.acted = _outage(options, self.regions), Acted()
-        _check_notice(options, self.scenario)
-        _check_cold_start(options, self.scenario)
+        self.outage, self.acted = outage_of(options, self.regions), Acted()
+        check_notice(options, self.scenario)
+        check_cold_start(options, self.scenario)
         self.first = rounds.arrivals(self.options, 0, 0.0)
         self.counters, self.book, self.restarts = Counters(), Book(), Restarts()
         self.onlooker = Onlooker(clock.now_s(), self._note)
@@ -84,7 +81,8 @@ class Play:
         """Why the folder has no outcomes; set by its end."""
         self.broker: EmbeddedKafka | None = None
         self.api_keys = api_keys(self.fleet)
-        self.cloud: cloud.Cloud | None = None
+        cold_start_s = options.cold_start_s
+        self.cloud = cloud.Cloud(self.fleet, cold_start_s, clock.now_s) if cold_start_s is not None else None
 
     async def run(self) -> report.Report:
         """The report. Stopped early (`stop` set, or cancelled) everything started is ended all the same.
@@ -126,9 +124,7 @@ class Play:
 
     def _pretend(self, processes: Processes, folder: Path) -> PretendFleet:
         ledgers, of = self._ledgers(folder), self.scenario
-        return PretendFleet(
-            self.fleet, self.seats, processes, self.options.seed, ledgers, of.token_ms, of.saturates_at
-        )
+        return PretendFleet(self.fleet, self.seats, processes, self.options.seed, ledgers, of.token_ms, of.saturates_at)
 
     def _ledgers(self, folder: Path) -> Path | None:
         """Where endpoints write down whom they received, if the report asks for it."""
@@ -200,10 +196,9 @@ class Play:
     @contextlib.asynccontextmanager
     async def _cloud(self, folder: Path, ports: Reserved) -> AsyncIterator[Path | None]:
         """What launches replicas, where the scenario scales; gives what its actuators worker has to know."""
-        if self.options.cold_start_s is None:
+        if self.cloud is None:
             yield None
             return
-        self.cloud = cloud.Cloud(self.fleet, self.options.cold_start_s, clock.now_s)
         async with hook.listening(self.cloud, folder, ports.take(hook.PORT), clock.now_s) as config:
             yield config
 
@@ -229,13 +224,7 @@ class Play:
         children = Children(processes, folder, ports, self._say)
         await asyncio.gather(
             pretend.start(),
-            children.worker("streams"),
-            children.worker("router"),
-            *(
-                [children.worker("forecasting"), children.worker("actuators", "--config", str(actuators))]
-                if actuators is not None
-                else []
-            ),
+            *(children.worker(*words) for words in _rooms(actuators)),
             *(children.gateway(number, origin.name) for number, origin in enumerate(self.fleet.origins)),
         )
         return children.gateways
@@ -375,35 +364,10 @@ class Play:
         self.show.say(words)
 
 
-def _outage(options: Options, regions: Sequence[str]) -> Outage | None:
-    """The outage asked for. Raises BadSetting for what could not happen: silence would look like success."""
-    if options.broker_outage_at_s is not None:
-        if options.bootstrap_servers:
-            raise BadSetting(
-                "flag", "--broker-outage", options.broker_outage_at_s, "Only the embedded broker is ours to kill"
-            )
-        refuse_beyond("--broker-outage", options.broker_outage_at_s, options.broker_outage_at_s, options.seconds)
-    return parse_outage(options.outage, regions, options.seconds) if options.outage else None
-
-
-def _check_notice(options: Options, scenario: Scenario) -> None:
-    """Raises BadSetting for notices that nobody would get."""
-    if "spot" in scenario.acts:
-        refuse_too_long(USUAL_S if options.spot_notice_s is None else options.spot_notice_s, options.seconds)
-    elif options.spot_notice_s is not None:
-        given = f"{options.spot_notice_s:g}"
-        raise BadSetting("flag", "--spot-notice", given, "Only --scenario spot has machines that are taken back")
-
-
-def _check_cold_start(options: Options, scenario: Scenario) -> None:
-    """Raises BadSetting for launches that nobody would make, or see."""
-    if options.cold_start_s is None:
-        return
-    if "scale" not in scenario.acts:
-        given = f"{options.cold_start_s:g}"
-        raise BadSetting("flag", "--cold-start", given, "Only --scenario surge has pools that can scale")
-    if surges := parse_surges(options.surge):
-        cloud.refuse_too_slow(options.cold_start_s, promised_s(surges, options.cold_start_s), options.seconds)
+def _rooms(actuators: Path | None) -> list[tuple[str, ...]]:
+    """Words for the worker of each room that is needed."""
+    loop: list[tuple[str, ...]] = [("streams",), ("router",)]
+    return loop if actuators is None else [*loop, ("forecasting",), ("actuators", "--config", str(actuators))]
 
 
 async def _first_of(main: asyncio.Task[None], aside: Sequence[asyncio.Task[None]]) -> None:

@@ -122,12 +122,12 @@ class PretendFleet:
             if (replicas := self._replicas.get(seat.endpoint.name)) is not None:
                 await self.scale(seat.endpoint.name, replicas)
 
-    async def scale(self, name: str, replicas: int) -> None:
-        """So many replicas of an endpoint are ready from now on. One that is dead has them when it is revived."""
+    async def scale(self, name: str, replicas: int) -> bool:
+        """So many replicas of an endpoint are ready from now on; whether it has heard. The dead hear when revived."""
         self._replicas[name] = replicas
         (seat,) = self._of(name)
         async with aiohttp.ClientSession(timeout=_PATIENCE) as http:
-            await _ordered(http, f"http://127.0.0.1:{seat.admin_port}/replicas", {"replicas": replicas})
+            return await _ordered(http, f"http://127.0.0.1:{seat.admin_port}/replicas", {"replicas": replicas})
 
     def whole(self, region: str) -> bool:
         """Whether every endpoint of the region runs."""

@@ -93,9 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--name", required=True, help="the endpoint's name")
     add("--port", type=int, help="port of the OpenAI API on 127.0.0.1; 0 takes a free one (default)")
-    add(
-        "--admin-port", type=int, help="port of /fault and /replicas; 0 takes a free one (default)"
-    )
+    add("--admin-port", type=int, help="port of /fault and /replicas; 0 takes a free one (default)")
     add("--model", action="append", dest="models", help="a model it serves; may be given again")
     add("--replicas", type=int, help="replicas behind it, at first; POST /replicas on the admin port changes it")
     add("--capacity-rps", type=float, help="requests per second that one replica can serve")
