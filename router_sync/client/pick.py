@@ -7,7 +7,8 @@ Two endpoints are drawn by their shares; the less strained of the two is taken:
 What it would be is of all routes that lead there, each as busy as it was here lately: that others fill an endpoint by
 plan is no reason to go elsewhere. Both factors are alike where all goes to plan, so that the shares come out as the
 table has them; where an endpoint slows down or fills up, its share moves to the others before the table knows. An open
-breaker takes it out altogether. What the route does not name is never picked; when all it names is open, the least bad is: load fails open, law closed.
+breaker takes it out altogether. What the route does not name is never picked; when all it names is open, the least bad
+is: load fails open, law closed.
 """
 
 from __future__ import annotations
