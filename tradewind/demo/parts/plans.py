@@ -123,7 +123,7 @@ def _summed(want: Mapping[str, int], declared: Mapping[str, int], seen: Mapping[
 def told(found: Found) -> Iterator[str]:
     """For people."""
     plans: Plans = found["plans"]
-    yield f"{plans.made} plans, {plans.carried_out} carried out, {plans.raised} of them asked for more in the surge"
+    yield f"{plans.made} plans, {plans.carried_out} carried out; {plans.raised} asked for more in the surge"
     if plans.first_after_s is not None:
         yield f"the first came {plans.first_after_s:g} s after the surge began"
     if plans.ready_after_s is not None and plans.early_s is not None:
@@ -133,7 +133,7 @@ def told(found: Found) -> Iterator[str]:
         yield f"capacity for {plans.needed_rps:g} requests/s was not ready when the surge ended"
     if plans.cold_start_s is not None:
         yield f"a cold start took {plans.cold_start_s:.1f} s, as launches showed"
-    yield from (f"  {one.at_s:5.0f} s  {_bar(one)}" for one in _slots(found["replicas"]))
+    yield from (f"  {max(0.0, one.at_s):5.0f} s  {_bar(one)}" for one in _slots(found["replicas"]))
 
 
 def _slots(replicas: list[ReplicasAt]) -> list[ReplicasAt]:
