@@ -60,7 +60,7 @@ def measure(run: Run) -> Found:
             needed_rps=None if needed_rps is None else round(needed_rps, 1),
             ready_after_s=None if ready_s is None else round(ready_s - from_s, 2),
             early_s=None if ready_s is None else round(run.promised_s - ready_s, 2),
-            cold_start_s=max((c for _, said in run.capacity if (c := said.cold_start_s) is not None), default=None),
+            cold_start_s=max((round(c, 1) for _, said in run.capacity if (c := said.cold_start_s)), default=None),
         ),
         "replicas": list(_timeline(run)),
     }
@@ -132,7 +132,7 @@ def told(found: Found) -> Iterator[str]:
     elif plans.needed_rps is not None:
         yield f"capacity for {plans.needed_rps:g} requests/s was not ready when the surge ended"
     if plans.cold_start_s is not None:
-        yield f"a cold start took {plans.cold_start_s:.1f} s, as launches showed"
+        yield f"a cold start took {plans.cold_start_s:g} s, as launches showed"
     yield from (f"  {max(0.0, one.at_s):5.0f} s  {_bar(one)}" for one in _slots(found["replicas"]))
 
 
