@@ -88,6 +88,11 @@ def demo(
     A process that dies is started again, five times a minute at most. The exit status is 1 when the run ended before
     its time or its outcomes could not be kept; the report is printed all the same.
 
+    Of the scenario surge it says besides: admitted_in_slo, of the requests let in from the surge, a cold start and ten
+    seconds (an interval of the planner) on, the share that came whole within the SLO of its class; shed_by_tier, before
+    that and after; plans made and carried out, seconds from the surge to the first (first_after_s), and until capacity
+    for it was ready (ready_after_s), and how long before it was due (early_s); replicas over time.
+
     Examples:
       tradewind demo
       tradewind demo --seconds 90 --outage eu-west@45 --json
