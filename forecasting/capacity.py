@@ -176,7 +176,8 @@ class PlanCapacity:
         """Whether a flow surges that did not, or a surge has grown."""
         if state.site is None or not state.rates.settled:
             return False
-        seconds = state.rates.seconds([flow.key for flow in state.site.flows], 60 + SHORT_S)
+        back = min(60 + SHORT_S, state.rates.known_s)
+        seconds = state.rates.seconds([flow.key for flow in state.site.flows], back)
         last, busiest = state.surging, reached(seconds)
         state.surging = {n: step(busiest[n]) for n in np.flatnonzero(surging(seconds)).tolist()}
         return any(height > last.get(n, -1) for n, height in state.surging.items())

@@ -38,7 +38,7 @@ from router_sync.sign import Trust
 from router_sync.situation import RAMP_S, Knowledge, Situation, lessons, situation
 from router_sync.state import RouterState, known_down, next_number, outdated, restored, with_fleet, with_table
 from router_sync.table import DIFFERS, Draft, Number, build, check, damp, differs, moved_share, news
-from router_sync.tiers import admit
+from router_sync.tiers import admit, favoured
 from streams import signals
 from streams.contract.errors import TableRefused, shown
 from streams.contract.records import Decision, Demand, EndpointHealth, Fleet, Interruption, RoutingTable
@@ -368,9 +368,12 @@ def _solved(state: RouterState, now: Situation, held: Floats, now_s: float) -> T
     shares = completed(now.problem, solution.shares)
     ramping = bool(state.back_since_s)
     gain = objective(asked, held) / max(objective(asked, shares), 1e-12) - 1.0
-    if (gain < WORTH and not ramping) or moved_share(held, shares).max(initial=0.0) < DIFFERS:
+    # beyond capacity all shares cost alike, whom they serve is another matter
+    favour = favoured(now.plan, held, shares, asked.demand_rps, asked.capacity_rps)
+    better = favour > 0 or (favour == 0 and gain >= WORTH)
+    if not (better or ramping) or moved_share(held, shares).max(initial=0.0) < DIFFERS:
         return None
-    if not ramping and gain < AT_ONCE and now_s < state.moved_at_s + CALM_S:
+    if not (ramping or favour) and gain < AT_ONCE and now_s < state.moved_at_s + CALM_S:
         state.again_at_s = state.moved_at_s + CALM_S
         return None
     return Target(shares, solution.method, "ramp" if ramping else "better", float(f"{solution.gap:.3g}"))

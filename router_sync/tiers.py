@@ -21,6 +21,9 @@ from router_sync.layout import TIER_WEIGHT, Floats, Layout
 from streams.contract.records import Tier
 
 CEILING: Final[Mapping[Tier, float]] = {"premium": 1.0, "standard": 0.95, "sheddable": 0.85}
+_HIGHER: Final[tuple[Tier, ...]] = ("premium", "standard")
+FAVOUR: Final = 0.05
+"""Of a tier: so much more or less of it served is a reason to move shares, or not to."""
 SPARE: Final = 0.02
 """Of a flow: less than this is not worth shedding."""
 
@@ -42,3 +45,15 @@ def admit(plan: Layout, shares: Floats, rps: Floats, capacity_rps: Floats) -> Fl
     return np.where(
         (routed > 0) & (admitted < (1.0 - SPARE) * routed), np.round(admitted / np.maximum(routed, 1e-12), 2), 1.0
     )
+
+
+def favoured(plan: Layout, old: Floats, new: Floats, rps: Floats, capacity_rps: Floats) -> int:
+    """1 where the shares `new` serve notably more of the highest tier of which they serve another part than `old` do,
+    -1 where less, 0 where there is no such tier. What is sheddable gives way, and moves nobody."""
+    served = [admit(plan, shares, rps, capacity_rps) * rps for shares in (old, new)]
+    for tier in _HIGHER:
+        rows = [row for row, flow in enumerate(plan.flows) if flow.class_.tier == tier]
+        before, after = (float(each[rows].sum()) for each in served)
+        if abs(after - before) > FAVOUR * rps[rows].sum():
+            return 1 if after > before else -1
+    return 0

@@ -4,8 +4,9 @@ now      of the last six seconds or of the last minute, whichever is more
 ahead    the median forecast, the highest within the longest cold start; where there is none, the busiest of the last
          ten minutes; never below now. What forecasts are unsure of is part of the reserve (`mix`)
 waiting  work that may wait needs the mean of its day, now and ahead: it is ballast that others may displace
-surge    six seconds twice as busy as their minute: what is ahead is the level just reached, and, once it has gone on
-         for a quarter of a minute, what it would grow to within a cold start at the slope it has
+surge    six seconds twice as busy as their minute (soon after a start: as much of it as is known): what is ahead is the
+         level just reached, and, once it has gone on for a quarter of a minute, what it would grow to within a cold
+         start at the slope it has
 """
 
 from __future__ import annotations
@@ -57,10 +58,11 @@ def need(site: Site, rates: Rates, forecasts: Mapping[Key, DemandForecast], cold
     seconds = rates.seconds(keys, LASTED_S + SHORT_S + 60)
     short, minute = seconds[:, -SHORT_S:].mean(axis=1), seconds[:, -60:].mean(axis=1)
     now = np.maximum(short, minute)
-    surge = surging(seconds) & rates.settled
+    known = seconds[:, -rates.known_s :] if rates.settled else np.zeros((len(keys), SHORT_S))
+    surge = surging(known)
     foretold, median, unsure = _foretold(keys, forecasts, cold_start_s, now_s)
     ahead = np.maximum(now, np.where(foretold, median, rates.peak_rps(keys)))
-    ahead = np.where(surge, np.maximum(ahead, reached(seconds) + cold_start_s * slope(seconds)), ahead)
+    ahead = np.where(surge, np.maximum(ahead, reached(known) + cold_start_s * slope(known)), ahead)
     waits = site.waits & (rates.steady_rps(keys) > 0)
     steady = np.where(waits, rates.steady_rps(keys), 0.0)
     now, ahead = np.where(waits, steady, now), np.where(waits, steady, ahead)
@@ -68,7 +70,7 @@ def need(site: Site, rates: Rates, forecasts: Mapping[Key, DemandForecast], cold
 
 
 def surging(seconds: Floats) -> Bools:
-    """[F] whether the last seconds of [F, ≥ 60] are twice as busy as their minute, and it is not chance."""
+    """[F] whether the last of the seconds [F, S] are twice as busy as their minute, and it is not chance."""
     short, usual = seconds[:, -SHORT_S:].sum(axis=1), SHORT_S * seconds[:, -60:].mean(axis=1)
     out: Bools = (short > SURGE * usual) & (short >= np.maximum(LEAST, usual + CHANCE * np.sqrt(usual)))
     return out
@@ -76,13 +78,15 @@ def surging(seconds: Floats) -> Bools:
 
 def slope(seconds: Floats) -> Floats:
     """[F] by how much each second is busier than the one before, over the last quarter of a minute; less what may be
-    chance, and 0 where the surge has not lasted so long.
+    chance, and 0 where the surge has not lasted so long, or little is known of what was before.
 
     >>> steps = np.concatenate((np.full(70, 1.0), np.full(11, 100.0)))
     >>> slope(steps[None]).tolist()
     [0.0]
     """
     recent, before = seconds[:, -LASTED_S:], seconds[:, :-LASTED_S]
+    if before.shape[1] < 2 * SHORT_S:
+        return np.zeros(len(seconds))
     at = np.arange(LASTED_S) - (LASTED_S - 1) / 2.0
     rise = recent @ at / (at @ at)
     chance = np.sqrt(np.maximum(recent.mean(axis=1), 0.0) / (at @ at))

@@ -27,6 +27,8 @@ MINUTE_S: Final = 60
 GRACE_S: Final = 10
 """A minute is closed this long after its end."""
 DAY: Final = 1440.0
+SETTLED_S: Final = 20
+"""So much of the usual is asked for, before anything counts as unusual."""
 GAP_S: Final = 120
 """Nobody having spoken for so long, what is between is not known."""
 MOST: Final = 5000
@@ -89,9 +91,14 @@ class Rates:
         return out
 
     @property
+    def known_s(self) -> int:
+        """How many of the last whole seconds are known: since anybody spoke, or spoke again."""
+        return 0 if self.newest is None else min(SECONDS, max(0, self.newest - self.since - 1))
+
+    @property
     def settled(self) -> bool:
-        """Whether the last minute and more is known: before, everything looks like a surge."""
-        return self.newest is not None and self.newest >= self.since + SECONDS
+        """Whether enough is known to tell what is usual: before, the beginning looks like a surge."""
+        return self.known_s >= SETTLED_S
 
     def peak_rps(self, keys: Sequence[Key], minutes: int = 10) -> Floats:
         """The busiest of the last closed minutes."""

@@ -4,15 +4,18 @@ Two endpoints are drawn by their shares; the less strained of the two is taken:
 
     strain = peak / usual latency * (1 + requests in flight / what its share of all of them would be)
 
-Both factors are 1 where all goes to plan, so that the shares come out as the table has them; where an endpoint slows
-down or fills up, its share moves to the others before the table knows. An open breaker takes it out altogether.
-What the route does not name is never picked; when all it names is open, the least bad is: load fails open, law closed.
+What it would be is of all routes that lead there, each as busy as it was here lately: that others fill an endpoint by
+plan is no reason to go elsewhere. Both factors are alike where all goes to plan, so that the shares come out as the
+table has them; where an endpoint slows down or fills up, its share moves to the others before the table knows. An open
+breaker takes it out altogether. What the route does not name is never picked; when all it names is open, the least bad
+is: load fails open, law closed.
 """
 
 from __future__ import annotations
 
 import random
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Container, Iterable, Mapping, Sequence
 from itertools import accumulate
 from typing import Final, Literal
@@ -54,10 +57,12 @@ class Pick:
 class _Lane:
     """One route, made ready for picking."""
 
-    __slots__ = ("_named", "_ring", "closed", "count", "keep", "other", "picks", "rest", "route", "upto")
+    __slots__ = ("_named", "_ring", "asked", "closed", "count", "keep", "other", "picks", "rest", "route", "upto")
 
     def __init__(self, route: Route, endpoints: Mapping[str, LocalEndpoint]) -> None:
         self.route = route
+        self.asked = 0.0
+        """Picks since the last table; of those before it half as many, and so on."""
         self.closed: tuple[Denial, ...] = ()
         """What forbids this route all endpoints of the table; nothing where it may use one."""
         named = [
@@ -74,16 +79,21 @@ class _Lane:
         self.upto = list(accumulate(shares))
         self._ring: Ring | None = None
         self._named: dict[str, Pick] | None = None
-        self.spread_out()
         for pick in self.picks:
             pick.endpoint.lead(route)
 
-    def spread_out(self) -> None:
-        """Take over usual latencies: a slow endpoint holds more requests at the same share, and is not to blame."""
-        usual = [pick.share * (pick.endpoint.usual_ms or 1.0) for pick in self.picks]
-        mean = sum(usual) / max(1, len(usual))
-        for pick, held in zip(self.picks, usual, strict=True):
-            pick.spread = mean / held
+    def held(self) -> dict[str, float]:
+        """What each endpoint holds of this route, in some unit: a slow one holds more at the same share, and is not to
+        blame."""
+        asked = self.asked or 1.0
+        return {p.endpoint.name: asked * p.share * (p.endpoint.usual_ms or 1.0) for p in self.picks}
+
+    def spread_out(self, held: Mapping[str, float]) -> None:
+        """Take over what each endpoint holds, of all routes together."""
+        parts = [held[pick.endpoint.name] for pick in self.picks]
+        mean = sum(parts) / max(1, len(parts))
+        for pick, part in zip(self.picks, parts, strict=True):
+            pick.spread = mean / part
         for pick in self.rest:
             pick.spread = 1.0
 
@@ -130,6 +140,7 @@ class Picker:
         self._law = TableLaw(table)
         self._breached = False
         self._build(table)
+        self._spread_out()
 
     def adopt(self, table: RoutingTable) -> None:
         """Follow `table` from the next pick on."""
@@ -138,10 +149,7 @@ class Picker:
         same = (old.routes, old.endpoints, old.policies) == (table.routes, table.endpoints, table.policies)
         if not same:
             self._build(table)
-            return
-        for lanes in self._lanes.values():
-            for lane in lanes.values():
-                lane.spread_out()
+        self._spread_out()
 
     def serves(self, origin: str, class_: str) -> bool:
         """Whether the table has a route for this origin and class at all."""
@@ -186,6 +194,7 @@ class Picker:
         if lane is None:
             return None
         now_s = self._clock()
+        lane.asked += 1.0
         if key is not None:
             return self._sticky(lane, key, exclude, now_s)
         count = lane.count
@@ -264,12 +273,26 @@ class Picker:
         self.endpoints = {described.name: self._kept(described) for described in table.endpoints}
         if not self._law.is_of(table):
             self._law = TableLaw(table)
+        before = dict(_all(self._lanes))
         lanes: dict[str, dict[str, _Lane]] = {}
         breaches: list[tuple[Route, str]] = []
         for route in table.routes:
             lanes.setdefault(route.origin, {})[route.class_] = self._lane(route, breaches)
+        for at, lane in _all(lanes):
+            lane.asked = old.asked if (old := before.get(at)) is not None else 0.0
         self._lanes = lanes
         self._tell(breaches)
+
+    def _spread_out(self) -> None:
+        """Take over how busy routes are, and usual latencies. Where nobody has asked yet each route is alone."""
+        lanes = [lane for _, lane in _all(self._lanes)]
+        whole: Counter[str] = Counter()
+        for lane in lanes:
+            if lane.asked:
+                whole.update(lane.held())
+        for lane in lanes:
+            lane.spread_out(whole if lane.asked else lane.held())
+            lane.asked = lane.asked / 2.0 if lane.asked >= 1.0 else 0.0
 
     def _lane(self, route: Route, breaches: list[tuple[Route, str]]) -> _Lane:
         """The route without what the table's own law forbids it, which is noted."""
@@ -303,6 +326,11 @@ class Picker:
             return LocalEndpoint(described, self._rng)
         known.describe(described)
         return known
+
+
+def _all(lanes: Mapping[str, Mapping[str, _Lane]]) -> Iterable[tuple[tuple[str, str], _Lane]]:
+    """Each with its origin and class."""
+    return (((origin, class_), lane) for origin, of in lanes.items() for class_, lane in of.items())
 
 
 def _usable(pick: Pick, exclude: Container[str], now_s: float) -> bool:

@@ -163,6 +163,26 @@ def test_the_spot_scenario_takes_machines_back_and_no_answer_that_can_go_on_lose
     assert left(folder) == []
 
 
+def test_in_the_surge_scenario_plans_are_made_carried_out_and_heard_of(tmp_path: Path) -> None:
+    folder, err = tmp_path / "run", tmp_path / "demo.err"
+    words = ("--scenario", "surge", "--surge", "10x@1", "--cold-start", "1", "--json")
+    with started(folder, *words) as demo:
+        until(lambda: re.search(r"(?m)^\S+: [2-9] ready, 0 starting", err.read_text()) is not None, "a launch", 60)
+        time.sleep(2)  # what is ready is looked at each second
+        demo.send_signal(signal.SIGINT)
+        out, _ = demo.communicate(timeout=60)
+    assert demo.returncode == 0, err.read_text()
+    report: dict[str, Any] = json.loads(out)
+    assert report["plans"]["made"] >= 5
+    assert report["plans"]["raised"] >= 1
+    assert report["plans"]["carried_out"] >= 1
+    assert report["replicas"][0]["ready"] == 4
+    assert report["replicas"][-1]["ready"] > 4
+    assert report["shed_by_tier"].keys() == {"premium", "standard", "sheddable"}
+    assert (report["lost_servable"], report["dead_letters"], report["restarts"]) == (0, 0, [])
+    assert left(folder) == []
+
+
 def told_by_examples(folder: Path) -> str:
     """What `follow_table.py` printed until its first pick, after `produce_metrics.py` had sent its record."""
     bootstrap = json.loads((folder / "demo.json").read_text())["bootstrap_servers"]

@@ -95,6 +95,17 @@ def test_what_is_beyond_capacity_is_shed_from_the_lowest_tier_the_same_at_all_ga
     assert {r.admit for r in last(world).routes} == {1.0}
 
 
+def test_where_all_is_full_shares_move_so_that_the_highest_tier_is_served() -> None:
+    classes = [request_class("premium", tier="premium"), request_class("mail", slo_p95_ms=5000.0, tier="standard")]
+    world = World(fleet(classes, PAIR))
+    world.live(10, {("eu", "premium"): 25, ("us", "mail"): 12})
+    assert share_of(last(world), ["us-east-a"], "us", "mail") == 1.0
+    world.live(20, {("eu", "premium"): 250, ("us", "mail"): 120})
+    admits = {(r.origin, r.class_): r.admit for r in last(world).routes}
+    assert admits["eu", "premium"] == pytest.approx(200 / 250, abs=0.05), "both endpoints are hers, the distant one too"
+    assert admits["us", "mail"] <= 0.05
+
+
 def test_a_replica_that_goes_takes_its_capacity_with_it_at_once() -> None:
     ends = [endpoint("eu-west-a", replicas=3), endpoint("us-east-a", "us-east", replicas=3)]
     world = World(fleet([LOOSE], ends))

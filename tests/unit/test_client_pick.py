@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import random
 from collections import Counter
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ import msgspec
 import pytest
 
 from router_sync.client import Picker
+from router_sync.client.pick import Pick
 from router_sync.client.shares import Ring, alias
 from streams.contract.records import EndpointState, Route, RoutingTable, TableEndpoint
 
@@ -257,3 +259,51 @@ def test_who_is_to_be_left_is_the_last_of_the_fallbacks_but_one_that_is_down() -
     opened(one, "a")
     assert drawn(one, 10) == {"z": 10}
     assert drawn(one, 10, exclude=["z"]) == {"y": 10}
+
+
+# ---------------------------------------------------------------- several routes
+
+
+def lived(made: RoutingTable, rps: dict[str, float], ms: dict[str, float], table_every_s: float) -> Counter[str]:
+    """Two minutes of requests, `rps` of each class; picks by "class endpoint"."""
+    rng, time, picks = random.Random(5), Time(), Counter[str]()
+    picker = Picker(made, rng=rng, clock=time)
+    due = [(time.now_s, n, class_) for n, class_ in enumerate(rps)]
+    under_way: list[tuple[float, int, Pick, float]] = []
+    number, adopts_s, ends_s = len(due), time.now_s + table_every_s, time.now_s + 120.0
+    while due[0][0] < ends_s:
+        time.now_s, _, class_ = heapq.heappop(due)
+        while under_way and under_way[0][0] <= time.now_s:
+            at_s, _, done, took_ms = heapq.heappop(under_way)
+            done.endpoint.ok(at_s, took_ms)
+        if time.now_s >= adopts_s:
+            adopts_s += table_every_s
+            picker.adopt(made)
+        pick = picker.pick("eu", class_)
+        assert pick is not None
+        pick.endpoint.begin()
+        picks[f"{class_} {pick.endpoint.name}"] += 1
+        took_ms, number = rng.uniform(0.5, 1.5) * ms[class_], number + 1
+        heapq.heappush(under_way, (time.now_s + took_ms / 1000.0, number, pick, took_ms))
+        heapq.heappush(due, (time.now_s + rng.expovariate(rps[class_]), number, class_))
+    return picks
+
+
+def test_an_endpoint_that_other_routes_fill_by_plan_keeps_its_share_of_this_one() -> None:
+    one = table({"a": 0.2, "b": 0.8})
+    batch = msgspec.structs.replace(one.routes[0], class_="batch", endpoints=("b",), shares=(1.0,))
+    both = msgspec.structs.replace(one, routes=(*one.routes, batch))
+    picks = lived(both, {"chat": 20.0, "batch": 20.0}, {"chat": 100.0, "batch": 300.0}, 5.0)
+    share = picks["chat a"] / (picks["chat a"] + picks["chat b"])
+    alone = lived(one, {"chat": 20.0}, {"chat": 100.0}, 5.0)
+    assert share == pytest.approx(alone["chat a"] / alone.total(), abs=0.02)
+    assert share == pytest.approx(0.2, abs=0.04)
+
+
+def test_a_route_nobody_asks_for_any_more_weighs_nothing() -> None:
+    one = table({"a": 0.2, "b": 0.8})
+    picker = Picker(one, rng=random.Random(1), clock=Time())
+    assert picker.pick("eu", "chat") is not None
+    for version in range(2, 1200):
+        picker.adopt(msgspec.structs.replace(one, version=version))
+    assert picker.pick("eu", "chat") is not None

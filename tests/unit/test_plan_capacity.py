@@ -161,6 +161,17 @@ def test_a_surge_is_urgent_and_planned_for_at_once_without_a_cap() -> None:
     assert "greedy" in plan.reason
 
 
+def test_a_surge_half_a_minute_after_the_first_word_is_urgent_too() -> None:
+    scene = Scene(fleet(OD), rps=None, a=5)
+    scene.plans(1.0)
+    scene.demand(0, 30, 40)
+    assert not scene.urgent
+    scene.plans(30.0)
+    scene.demand(30, 33, 400)
+    assert scene.urgent
+    assert scene.plans(33.0)["a"].want >= 40
+
+
 def test_what_was_needed_within_five_minutes_is_kept_and_then_let_go() -> None:
     scene = Scene(fleet(OD), a=10, b=0)
     scene.plans(1.0)

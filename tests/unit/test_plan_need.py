@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from forecasting.plan.need import LASTED_S, STALE_S, UNSURE, need, reached, slope, surging
-from forecasting.plan.rates import GAP_S, MOST, Rates
+from forecasting.plan.rates import GAP_S, MOST, SETTLED_S, Rates
 from forecasting.plan.reserve import GAIN, LEAST, WORST, Reserve
 from forecasting.plan.reserve import MOST as MOST_RESERVE
 from forecasting.plan.site import Key, declared, site
@@ -176,6 +176,37 @@ def test_a_surge_is_what_it_reached_at_once_and_what_it_would_grow_to_once_it_la
 
 def test_at_first_nothing_is_a_surge() -> None:
     assert not need(SITE, steady(20, 100), {}, 300.0, T0 + 20).surge[0]
+
+
+@pytest.mark.parametrize("usual_s", [SETTLED_S, 30, 60, 100, 128])
+def test_a_surge_soon_after_the_first_word_is_told_by_as_much_as_is_known(usual_s: int) -> None:
+    rates = steady(usual_s)
+    assert not need(SITE, rates, {}, 300.0, T0 + usual_s).surge[0]
+    told(rates, *(slot(float(usual_s + n), 100) for n in range(4)))
+    found = need(SITE, rates, {}, 300.0, T0 + usual_s + 4)
+    assert (found.surge[0], found.ahead[0]) == (True, 100.0)
+
+
+@pytest.mark.parametrize("known_s", [SETTLED_S, 40])
+def test_chance_is_no_surge_where_little_is_known_either(known_s: int) -> None:
+    rng = np.random.default_rng(7)
+    for rps in (0.5, 2.0, 10.0):
+        assert not surging(rng.poisson(rps, (20_000, known_s)).astype(np.float64)).any(), rps
+
+
+def test_after_a_gap_the_beginning_is_no_surge_again() -> None:
+    rates = told(steady(200), *(slot(400.0 + n, 200) for n in range(SETTLED_S)))
+    assert not need(SITE, rates, {}, 300.0, T0 + 400 + SETTLED_S).surge[0]
+
+
+def test_a_steady_beginning_is_no_surge_and_has_no_slope() -> None:
+    rates = Rates()
+    for second in range(140):
+        told(rates, slot(float(second), 50))
+        found = need(SITE, rates, {}, 300.0, T0 + second + 1)
+        assert not found.surge[0], second
+        if rates.newest is not None and rates.known_s > 0:
+            assert slope(rates.seconds([KEY], rates.known_s))[0] < 1e-9
 
 
 def test_work_that_may_wait_needs_its_days_mean() -> None:

@@ -73,3 +73,42 @@ async def test_a_run_not_done_counts_as_aborted_and_one_done_under_its_reason() 
 def test_a_setting_out_of_range_is_refused_by_name_value_and_range(field: str, value: float) -> None:
     with pytest.raises(ValueError, match=rf"{field}: {value!r} is out of range; give a number from "):
         EndpointSettings(name="a", **{field: value})  # type: ignore[arg-type]
+
+
+async def test_replicas_that_come_add_slots_at_once_and_those_that_go_let_their_requests_finish() -> None:
+    tried = engine(replicas=1, slots=2, queue_limit=9)
+    runs = [await tried.enter(10, 5) for _ in range(2)]
+    waiting = [asyncio.ensure_future(tried.enter(10, 5)) for _ in range(3)]
+    await asyncio.sleep(0)
+    assert (tried.running, tried.waiting) == (2, 3)
+    await tried.scale(2)
+    await asyncio.sleep(0)
+    assert (tried.running, tried.waiting, tried.running_limit) == (4, 1, 4)
+    await tried.scale(1)
+    for run in runs:
+        tried.leave(run)
+        await asyncio.sleep(0)
+    assert (tried.running, tried.waiting) == (2, 1), "their slots went with them"
+    tried.leave(waiting[0].result())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert (tried.running, tried.waiting) == (2, 0)
+
+
+async def test_free_slots_of_replicas_that_go_are_gone_at_once() -> None:
+    tried = engine(replicas=3, slots=1)
+    await tried.scale(1)
+    await tried.enter(10, 5)
+    waiting = asyncio.ensure_future(tried.enter(10, 5))
+    await asyncio.sleep(0)
+    assert (tried.running, tried.waiting) == (1, 1)
+    await tried.scale(3)
+    assert (await asyncio.wait_for(waiting, 1.0)).output_tokens == 5
+
+
+async def test_load_is_shared_by_replicas() -> None:
+    async def ttft_s(replicas: int) -> float:
+        tried = engine(replicas=replicas, slots=99, capacity_rps=10.0, noise_sigma=0.0)
+        return [await tried.enter(10, 5) for _ in range(10)][-1].ttft_s
+
+    assert await ttft_s(4) < await ttft_s(1)

@@ -16,7 +16,7 @@ from router_sync.quotes import BRIDGE_S, OLD_S, Quotes
 from router_sync.reserve import Reserve, widest_loss
 from router_sync.score import Rates, Scores
 from router_sync.situation import Situation, situation
-from router_sync.tiers import CEILING, admit
+from router_sync.tiers import CEILING, admit, favoured
 from streams.contract.records import Budget, Capacity, CarbonIntensity, Fleet, SpotPrice, SpotRisk, Tier
 from tests.unit.router_fleet import endpoint, fleet, knowing, request_class
 
@@ -164,6 +164,27 @@ def test_what_is_admitted_fits_below_the_ceilings_and_nobody_is_shed_where_there
     premium = np.array([f.class_.tier == "premium" for f in plan.flows])
     fits = ((shares[premium].T @ rps[premium]) <= capacity).all()
     assert not fits or (admitted[premium] == 1.0).all(), "lower tiers never cost the highest a request"
+
+
+@pytest.mark.parametrize(
+    ("rps", "favour"),
+    [
+        ((150, 100, 0), 1),  # premium gets both endpoints
+        ((90, 120, 0), 0),  # both tiers are served as before
+        ((20, 150, 0), 1),  # standard finds more room
+        ((20, 0, 150), 0),  # who gives way moves nobody
+        ((150, 190, 0), 1),  # whatever it costs standard
+    ],
+)
+def test_shares_are_favoured_by_the_highest_tier_they_serve_more_of(rps: tuple[float, ...], favour: int) -> None:
+    classes = [request_class(tier, tier=tier) for tier in CEILING]
+    plan = layout(fleet(classes, [A, B]))
+    apart = np.array([[1.0, 0.0] if f.class_.tier == "premium" else [0.0, 1.0] for f in plan.flows])
+    spread, capacity = np.full((len(plan.flows), 2), 0.5), np.array([100.0, 100.0])
+    demand = one_origin(plan, *rps)
+    assert favoured(plan, apart, spread, demand, capacity) == favour
+    assert favoured(plan, spread, apart, demand, capacity) == -favour
+    assert favoured(plan, apart, apart, demand, capacity) == 0
 
 
 # ---------------------------------------------------------------- budgets

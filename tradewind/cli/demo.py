@@ -32,7 +32,8 @@ def demo(
         str,
         typer.Option(
             metavar="NAME",
-            help="What is played: loop, sovereign (law, tiers, an edge site) or spot (machines taken back).",
+            help="What is played: loop, sovereign (law, tiers, an edge site), spot (machines taken back) or "
+            "surge (capacity planned and launched).",
         ),
     ] = "loop",
     seconds: Annotated[float | None, typer.Option(min=5, max=86400, help="End then. [default: at Ctrl-C]")] = None,
@@ -42,10 +43,24 @@ def demo(
     broker_outage: Annotated[
         float | None, typer.Option(metavar="S", min=0, help="kill -9 the embedded broker then, and start it again.")
     ] = None,
-    surge: Annotated[str, typer.Option(metavar="FACTORx@S[-S]", help="More load from then on, as in 3x@30-60.")] = "",
+    surge: Annotated[
+        str,
+        typer.Option(
+            metavar="FACTORx@S[-S]", help="More load from then on, as in 3x@30-60. [default: 10x@30 in surge]"
+        ),
+    ] = "",
     spot_notice: Annotated[
         float | None,
         typer.Option(metavar="S", min=0, max=3600, help="Notice that spot machines get, in seconds. [default: 30]"),
+    ] = None,
+    cold_start: Annotated[
+        float | None,
+        typer.Option(
+            metavar="S",
+            min=1,
+            max=600,
+            help="From the launch of a replica until it serves, in the scenario surge. [default: 20]",
+        ),
     ] = None,
     rps: Annotated[
         float | None,
@@ -73,11 +88,17 @@ def demo(
     A process that dies is started again, five times a minute at most. The exit status is 1 when the run ended before
     its time or its outcomes could not be kept; the report is printed all the same.
 
+    Of the scenario surge it says besides: admitted_in_slo, of the requests let in from the surge, a cold start and ten
+    seconds (an interval of the planner) on, the share that came whole within the SLO of its class; shed_by_tier, before
+    that and after; plans made and carried out, seconds from the surge to the first (first_after_s), and until capacity
+    for it was ready (ready_after_s), and how long before it was due (early_s); replicas over time.
+
     Examples:
       tradewind demo
       tradewind demo --seconds 90 --outage eu-west@45 --json
       tradewind demo --scenario sovereign --seconds 90 --surge 3x@30
       tradewind demo --scenario spot --spot-notice 30 --seconds 120
+      tradewind demo --scenario surge --surge 10x@30 --cold-start 20 --seconds 120
       tradewind demo --bootstrap-servers localhost:9092
     """
     from tradewind.demo.options import Options
@@ -85,7 +106,7 @@ def demo(
 
     options = Options(
         scenario=scenario, seconds=seconds, outage=outage, broker_outage_at_s=broker_outage, surge=surge,
-        spot_notice_s=spot_notice, rps=rps, trace=trace, seed=seed, as_json=as_json,
+        spot_notice_s=spot_notice, cold_start_s=cold_start, rps=rps, trace=trace, seed=seed, as_json=as_json,
         bootstrap_servers=bootstrap_servers, topic_prefix=topic_prefix, data=data, keep=keep,
     )  # fmt: skip
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # that the broker is away is said by us, once

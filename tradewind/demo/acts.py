@@ -13,6 +13,7 @@ from streams.runtime import clock
 from streams.runtime.clock import Clock
 from streams.settings import Settings
 from tradewind.demo import markets
+from tradewind.demo.cloud import Cloud
 from tradewind.demo.moves import Moves
 from tradewind.demo.options import Options
 from tradewind.demo.pretend_fleet import PretendFleet
@@ -48,6 +49,7 @@ class Stage:
     note: Callable[[str], None]
     seen: Callable[[Outcome], None]
     acted: Acted
+    cloud: Cloud | None
 
 
 async def _markets(stage: Stage) -> None:
@@ -84,5 +86,15 @@ async def _spot(stage: Stage) -> None:
         group.create_task(market.run(notice_s, stage.options.seconds))
 
 
-ACTS: Final[Mapping[str, Callable[[Stage], Awaitable[None]]]] = {"markets": _markets, "spot": _spot, "talks": _talks}
+async def _scale(stage: Stage) -> None:
+    if stage.cloud is not None:
+        await stage.cloud.run(stage.pretend.scale, stage.note)
+
+
+ACTS: Final[Mapping[str, Callable[[Stage], Awaitable[None]]]] = {
+    "markets": _markets,
+    "scale": _scale,
+    "spot": _spot,
+    "talks": _talks,
+}
 """Each is begun with the load and cancelled at its end; one that ends by itself ends nothing else."""

@@ -12,7 +12,7 @@ from tradewind.ports import Reserved
 from tradewind.processes import Processes
 
 GATEWAY_PORT = 18080
-WORKER_PORTS = {"streams": 18091, "router": 18092}
+WORKER_PORTS = {"streams": 18091, "router": 18092, "forecasting": 18093, "actuators": 18094}
 READY_S = 30.0
 
 
@@ -24,11 +24,11 @@ class Children:
         """Origin to its gateway's url."""
         self._processes, self._folder, self._ports, self._say = processes, folder, ports, say
 
-    async def worker(self, room: str) -> None:
-        """Comes back when a worker of `room` is ready; raises Stop when it is not in time."""
+    async def worker(self, room: str, *more: str) -> None:
+        """Comes back when a worker of `room`, told `more`, is ready; raises Stop when it is not in time."""
         port = self._ports.take(WORKER_PORTS.get(room))
         url = f"http://127.0.0.1:{port}/readyz"
-        words = ("worker", room, "--port", str(port))
+        words = ("worker", room, "--port", str(port), *more)
         await self._processes.start(f"worker-{room}", "tradewind", *words, ready=url, deadline_s=READY_S)
 
     async def gateway(self, number: int, origin: str) -> None:

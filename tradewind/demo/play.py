@@ -1,8 +1,8 @@
 """One run of the demo, from an empty folder to a report, and nothing left behind.
 
-broker ─┬─ topics ── fleet ─┬─ worker streams ─┐
-fleet ──┘                   ├─ worker router ──┼── load ── outage ── report
-                            └─ gateways ───────┘
+broker ─┬─ topics ── fleet ─┬─ workers ────────┐
+fleet ──┘                   ├─ gateways ───────┼── load, acts, outage ── report
+                            └─ pretend cloud ──┘   (where the scenario scales)
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import random
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -20,23 +19,21 @@ from aiokafka.errors import KafkaError
 
 from router_sync import fleet as fleets
 from router_sync.keys import load_or_make
-from streams.contract.errors import BadSetting, Stop
+from streams.contract.errors import Stop
 from streams.runtime import admin, clock
 from streams.settings import Settings
-from tradewind.demo import elsewhere, parts, report, rounds, scenarios
+from tradewind.demo import cloud, elsewhere, hook, parts, report, rounds, scenarios
 from tradewind.demo.acts import ACTS, Acted, Stage
 from tradewind.demo.book import Book
 from tradewind.demo.callers import api_keys, targets
+from tradewind.demo.checks import check_cold_start, check_notice, outage_of
 from tradewind.demo.children import Children, write_api_keys
 from tradewind.demo.continued import Continued
 from tradewind.demo.folder import fresh_folder
 from tradewind.demo.keys import keys
 from tradewind.demo.options import Options
-from tradewind.demo.outage import Outage, parse_outage, refuse_beyond
 from tradewind.demo.pretend_fleet import PretendFleet, Seat, moved, note, placed
-from tradewind.demo.reclaim import USUAL_S, refuse_too_long
 from tradewind.demo.restarts import Restarts
-from tradewind.demo.scenarios import Scenario
 from tradewind.demo.screen import Screen, hint
 from tradewind.demo.show import Show
 from tradewind.demo.watch import Onlooker, watching
@@ -58,16 +55,18 @@ class Play:
     def __init__(
         self, options: Options, settings: Settings, runtime: Runtime | None, environ: Mapping[str, str]
     ) -> None:
-        _, self.scenario, self.wanted = scenarios.load(options.scenario)
-        self.options = replace(options, rps=options.rps or self.scenario.rps)
+        _, self.scenario, wanted = scenarios.load(options.scenario)
+        self.options = options = options.settled(self.scenario)
+        self.wanted = cloud.declaring(wanted, options.cold_start_s) if options.cold_start_s is not None else wanted
         self.runtime, self.environ = runtime, dict(environ)
         self.settings = settings if runtime else elsewhere.apart(settings, options.data, keep=options.keep)
         self.apart = self.settings.topic_prefix != settings.topic_prefix
         self.fleet = fleets.with_version(self.wanted, int(clock.now_s()))
         self.seats: tuple[Seat, ...] = ()
         self.regions = sorted({e.region for e in self.fleet.endpoints})
-        self.outage, self.acted = _outage(options, self.regions), Acted()
-        _check_notice(options, self.scenario)
+        self.outage, self.acted = outage_of(options, self.regions), Acted()
+        check_notice(options, self.scenario)
+        check_cold_start(options, self.scenario)
         self.first = rounds.arrivals(self.options, 0, 0.0)
         self.counters, self.book, self.restarts = Counters(), Book(), Restarts()
         self.onlooker = Onlooker(clock.now_s(), self._note)
@@ -82,6 +81,8 @@ class Play:
         """Why the folder has no outcomes; set by its end."""
         self.broker: EmbeddedKafka | None = None
         self.api_keys = api_keys(self.fleet)
+        cold_start_s = options.cold_start_s
+        self.cloud = cloud.Cloud(self.fleet, cold_start_s, clock.now_s) if cold_start_s is not None else None
 
     async def run(self) -> report.Report:
         """The report. Stopped early (`stop` set, or cancelled) everything started is ended all the same.
@@ -96,11 +97,11 @@ class Play:
                 self._broker(folder, ports) as broker,
                 self._topics(),
                 watching(self.onlooker, self.settings, clock.now_s) as watched,
+                self._cloud(folder, ports) as actuators,
                 Processes(folder / "log", environ=self._told()) as processes,
             ):
-                ledgers, token_ms = self._ledgers(folder), self.scenario.token_ms
-                pretend = PretendFleet(self.fleet, self.seats, processes, self.options.seed, ledgers, token_ms)
-                gateways = await self._start(processes, pretend, folder, ports)
+                pretend = self._pretend(processes, folder)
+                gateways = await self._start(processes, pretend, folder, ports, actuators)
                 prefix, servers = self.settings.topic_prefix, self.settings.bootstrap_servers
                 note(folder, self.seats, {"gateways": gateways, "bootstrap_servers": servers, "topic_prefix": prefix})
                 startup_s = clock.monotonic_s() - began_s
@@ -121,6 +122,10 @@ class Play:
             parts=shown,
         )
 
+    def _pretend(self, processes: Processes, folder: Path) -> PretendFleet:
+        ledgers, of = self._ledgers(folder), self.scenario
+        return PretendFleet(self.fleet, self.seats, processes, self.options.seed, ledgers, of.token_ms, of.saturates_at)
+
     def _ledgers(self, folder: Path) -> Path | None:
         """Where endpoints write down whom they received, if the report asks for it."""
         if not {"breaches", "drained_s"} & set(self.scenario.shows):
@@ -137,6 +142,9 @@ class Play:
             received=pretend.received(self.began_at_s),
             turns=self.acted.turns,
             reclaimed=self.acted.reclaimed,
+            plans=[(at_s - self.began_at_s, plan) for at_s, plan in self.onlooker.plans],
+            capacity=[(at_s - self.began_at_s, said) for at_s, said in self.onlooker.capacity],
+            cold_start_s=self.options.cold_start_s or 0.0,
             moves=self.acted.moves.total() if self.acted.moves is not None else {},
         )
 
@@ -185,6 +193,15 @@ class Play:
             if away and not await elsewhere.remove(self.settings, made):
                 self._say(f"the topics {self.settings.topic_prefix}.* could not be deleted; they stay")
 
+    @contextlib.asynccontextmanager
+    async def _cloud(self, folder: Path, ports: Reserved) -> AsyncIterator[Path | None]:
+        """What launches replicas, where the scenario scales; gives what its actuators worker has to know."""
+        if self.cloud is None:
+            yield None
+            return
+        async with hook.listening(self.cloud, folder, ports.take(hook.PORT), clock.now_s) as config:
+            yield config
+
     def _told(self) -> dict[str, str]:
         """What the children are told: the same settings, in the environment."""
         told = {
@@ -196,7 +213,7 @@ class Play:
         return {**self.environ, **told}
 
     async def _start(
-        self, processes: Processes, pretend: PretendFleet, folder: Path, ports: Reserved
+        self, processes: Processes, pretend: PretendFleet, folder: Path, ports: Reserved, actuators: Path | None
     ) -> dict[str, str]:
         for sentence in moved(self.wanted, self.seats):
             self._say(sentence)
@@ -207,8 +224,7 @@ class Play:
         children = Children(processes, folder, ports, self._say)
         await asyncio.gather(
             pretend.start(),
-            children.worker("streams"),
-            children.worker("router"),
+            *(children.worker(*words) for words in _rooms(actuators)),
             *(children.gateway(number, origin.name) for number, origin in enumerate(self.fleet.origins)),
         )
         return children.gateways
@@ -252,7 +268,7 @@ class Play:
     async def _act(self, name: str, pretend: PretendFleet, gateways: Mapping[str, str]) -> NoReturn:
         stage = Stage(
             self.scenario, self.options, self.fleet, self.settings, pretend, gateways, self._targets(gateways),
-            self._at_s, self._note, self._see, self.acted,
+            self._at_s, self._note, self._see, self.acted, self.cloud,
         )  # fmt: skip
         await ACTS[name](stage)
         await asyncio.Event().wait()
@@ -348,24 +364,10 @@ class Play:
         self.show.say(words)
 
 
-def _outage(options: Options, regions: Sequence[str]) -> Outage | None:
-    """The outage asked for. Raises BadSetting for what could not happen: silence would look like success."""
-    if options.broker_outage_at_s is not None:
-        if options.bootstrap_servers:
-            raise BadSetting(
-                "flag", "--broker-outage", options.broker_outage_at_s, "Only the embedded broker is ours to kill"
-            )
-        refuse_beyond("--broker-outage", options.broker_outage_at_s, options.broker_outage_at_s, options.seconds)
-    return parse_outage(options.outage, regions, options.seconds) if options.outage else None
-
-
-def _check_notice(options: Options, scenario: Scenario) -> None:
-    """Raises BadSetting for notices that nobody would get."""
-    if "spot" in scenario.acts:
-        refuse_too_long(USUAL_S if options.spot_notice_s is None else options.spot_notice_s, options.seconds)
-    elif options.spot_notice_s is not None:
-        given = f"{options.spot_notice_s:g}"
-        raise BadSetting("flag", "--spot-notice", given, "Only --scenario spot has machines that are taken back")
+def _rooms(actuators: Path | None) -> list[tuple[str, ...]]:
+    """Words for the worker of each room that is needed."""
+    loop: list[tuple[str, ...]] = [("streams",), ("router",)]
+    return loop if actuators is None else [*loop, ("forecasting",), ("actuators", "--config", str(actuators))]
 
 
 async def _first_of(main: asyncio.Task[None], aside: Sequence[asyncio.Task[None]]) -> None:

@@ -17,6 +17,7 @@ from tradewind.pretend.ledger import Received, read
 from tradewind.processes import Child, Processes, wait_ready
 
 HEALTH_DEADLINE_S = 20.0
+_PATIENCE = aiohttp.ClientTimeout(total=3)
 ADMIN_ABOVE = 100
 """Ports of our own choice where they are free: one that the system gives may be a connection's until it is used."""
 USUAL_OF_P95 = 0.8
@@ -64,11 +65,14 @@ class PretendFleet:
         seed: int,
         ledgers: Path | None = None,
         token_ms: float | None = None,
+        saturates_at: float = 1.0,
     ) -> None:
-        self.fleet, self.seats, self.seed = fleet, seats, seed
+        self.fleet, self.seats, self.seed, self.saturates_at = fleet, seats, seed, saturates_at
         self.ledgers, self.token_ms = ledgers, token_ms
         """Folder where endpoints write down whom they received; None: they do not."""
         self._processes = processes
+        self._replicas: dict[str, int] = {}
+        """Of those that were scaled."""
         self._children: dict[str, Child] = {}
 
     async def start(self) -> None:
@@ -81,7 +85,8 @@ class PretendFleet:
             f"endpoint-{endpoint.name}",
             "tradewind.pretend",
             *("--name", endpoint.name, "--port", str(seat.port), "--admin-port", str(seat.admin_port)),
-            *("--model", endpoint.services[0], "--capacity-rps", str(endpoint.capacity_rps * endpoint.replicas)),
+            *("--model", endpoint.services[0], "--capacity-rps", str(endpoint.capacity_rps * self.saturates_at)),
+            *("--replicas", str(endpoint.replicas)),
             *("--base-ttft-ms", str(endpoint.latency_ms * USUAL_OF_P95), "--seed", str(self.seed + number)),
             *(word for o in self.fleet.origins for word in ("--rtt", f"{o.name}={o.rtt_ms[endpoint.region]}")),
             *(("--ledger", str(self._ledger(endpoint.name))) if self.ledgers is not None else ()),
@@ -114,6 +119,15 @@ class PretendFleet:
                 child.start()
         for seat in self._of(where):
             await wait_ready(self._children[seat.endpoint.name], f"{seat.endpoint.url}/health", HEALTH_DEADLINE_S)
+            if (replicas := self._replicas.get(seat.endpoint.name)) is not None:
+                await self.scale(seat.endpoint.name, replicas)
+
+    async def scale(self, name: str, replicas: int) -> bool:
+        """So many replicas of an endpoint are ready from now on; whether it has heard. The dead hear when revived."""
+        self._replicas[name] = replicas
+        (seat,) = self._of(name)
+        async with aiohttp.ClientSession(timeout=_PATIENCE) as http:
+            return await _ordered(http, f"http://127.0.0.1:{seat.admin_port}/replicas", {"replicas": replicas})
 
     def whole(self, region: str) -> bool:
         """Whether every endpoint of the region runs."""
@@ -149,7 +163,7 @@ async def break_region(folder: Path, region: str, order: Mapping[str, object]) -
     if not chosen:
         raise LookupError(", ".join(sorted({d["region"] for d in doors})))
     told = Told([], [])
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=3)) as http:
+    async with aiohttp.ClientSession(timeout=_PATIENCE) as http:
         for door in chosen:
             taken = await _ordered(http, f"http://127.0.0.1:{door['admin_port']}/fault", order)
             (told.took if taken else told.silent).append(door["endpoint"])

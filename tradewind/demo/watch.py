@@ -17,7 +17,7 @@ import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from streams.contract import topics
-from streams.contract.records import EndpointHealth, RoutingTable
+from streams.contract.records import Capacity, CapacityPlan, EndpointHealth, RoutingTable
 from streams.runtime.access import client_options
 from streams.runtime.clock import Clock
 from streams.settings import Settings
@@ -27,7 +27,7 @@ _SILENCE_S = 5.0
 _CALM_S = 5.0
 _KEPT = 5000
 _STOP_S = 2.0
-_WATCHED = (topics.ROUTING_TABLE, topics.ENDPOINT_HEALTH, topics.DEAD_LETTERS)
+_WATCHED = (topics.ROUTING_TABLE, topics.ENDPOINT_HEALTH, topics.CAPACITY_PLAN, topics.CAPACITY, topics.DEAD_LETTERS)
 
 
 class Onlooker:
@@ -50,6 +50,9 @@ class Onlooker:
         """When each table came, unix seconds."""
         self.history: deque[tuple[float, RoutingTable]] = deque(maxlen=_KEPT)
         """The last tables of this run, with when they came, unix seconds."""
+        self.plans: deque[tuple[float, CapacityPlan]] = deque(maxlen=_KEPT)
+        self.capacity: deque[tuple[float, Capacity]] = deque(maxlen=_KEPT)
+        """The last of each in this run, with when they came, unix seconds."""
         self.dead_letters = 0
         self.evidence_ms: list[float] = []
         """One figure per endpoint that left a table for a failure: first failed attempt to table record."""
@@ -66,6 +69,10 @@ class Onlooker:
         elif topic == topics.ENDPOINT_HEALTH.name:
             health = msgspec.json.decode(value, type=EndpointHealth)
             self.health[f"{health.source}/{health.part}"] = health
+        elif topic == topics.CAPACITY_PLAN.name:
+            self.plans.append((now_s, msgspec.json.decode(value, type=CapacityPlan)))
+        elif topic == topics.CAPACITY.name:
+            self.capacity.append((now_s, msgspec.json.decode(value, type=Capacity)))
         elif topic == topics.DEAD_LETTERS.name:
             self.dead_letters += 1
 

@@ -93,9 +93,10 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--name", required=True, help="the endpoint's name")
     add("--port", type=int, help="port of the OpenAI API on 127.0.0.1; 0 takes a free one (default)")
-    add("--admin-port", type=int, help="port of GET and POST /fault; 0 takes a free one (default)")
+    add("--admin-port", type=int, help="port of /fault and /replicas; 0 takes a free one (default)")
     add("--model", action="append", dest="models", help="a model it serves; may be given again")
-    add("--capacity-rps", type=float, help="requests per second it can serve")
+    add("--replicas", type=int, help="replicas behind it, at first; POST /replicas on the admin port changes it")
+    add("--capacity-rps", type=float, help="requests per second that one replica can serve")
     add("--base-ttft-ms", type=float, help="time to first token when idle")
     add("--base-between-ms", type=float, help="time between tokens when idle")
     add("--noise-sigma", type=float, help="spread of the lognormal noise on times")

@@ -1,10 +1,10 @@
-"""One pretend endpoint over HTTP: the OpenAI API on one port, faults on another that stays open when that closes."""
+"""One pretend endpoint over HTTP: the OpenAI API on one port; orders on another, which stays open when that closes."""
 
 import asyncio
 import os
 import random
 from collections.abc import Awaitable, Callable
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import msgspec
 from aiohttp import web
@@ -13,11 +13,17 @@ from tradewind.pretend import metrics, shape
 from tradewind.pretend.engine import Engine, QueueFull, Run
 from tradewind.pretend.faults import FaultOrder, FaultSwitch, parse_order
 from tradewind.pretend.ledger import Ledger, Received
-from tradewind.pretend.settings import CLASS_HEADER, HOST, ORIGIN_HEADER, EndpointSettings
+from tradewind.pretend.settings import CLASS_HEADER, HOST, ORIGIN_HEADER, REPLICAS, EndpointSettings
 
 DEAD_EXIT_CODE = 86
 BODY_BYTES_MAX = 512 * 1024
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Scale(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How many replicas are ready from now on."""
+
+    replicas: Annotated[int, msgspec.Meta(ge=1, le=REPLICAS)]
 
 
 class _BrokenOff(Exception):
@@ -81,6 +87,7 @@ class Endpoint:
         app = web.Application(client_max_size=16 * 1024)
         app.router.add_get("/fault", self._get_fault)
         app.router.add_post("/fault", self._post_fault)
+        app.router.add_post("/replicas", self._post_replicas)
         return app
 
     # -- listening ----------------------------------------------------------------------------------------------------
@@ -217,6 +224,17 @@ class Endpoint:
             kv_cache_usage=engine.kv_cache_usage,
         )
         return web.Response(body=text.encode(), headers={"Content-Type": metrics.CONTENT_TYPE})
+
+    # -- replicas -----------------------------------------------------------------------------------------------------
+
+    async def _post_replicas(self, request: web.Request) -> web.StreamResponse:
+        try:
+            order = msgspec.json.decode(await request.read(), type=Scale)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            message = f'{error}; send {{"replicas": a number from 1 to {REPLICAS}}}'
+            return _refused(shape.Refusal(400, message, "invalid_request_error"))
+        await self._engine.scale(order.replicas)
+        return web.json_response({"name": self._settings.name, "replicas": order.replicas})
 
     # -- faults -------------------------------------------------------------------------------------------------------
 

@@ -1,4 +1,7 @@
-"""The pretend inference engine: slots, a first-come queue, times drawn from the load curve. Knows no HTTP."""
+"""The pretend inference engine: replicas with slots behind one first-come queue, times drawn from the load curve.
+
+It knows no HTTP. Replicas that go let their requests finish: slots go as they become free.
+"""
 
 import asyncio
 import random
@@ -30,7 +33,7 @@ class Run:
 
 
 class Engine:
-    """Runs up to `running_limit` requests, lets `queue_limit` wait, refuses the rest. One event loop only."""
+    """Runs as many requests as its replicas have slots, lets `queue_limit` wait, refuses the rest. One event loop."""
 
     def __init__(self, settings: EndpointSettings, rng: random.Random, monotonic_s: Callable[[], float]) -> None:
         self.counts = Counts()
@@ -39,18 +42,26 @@ class Engine:
         self._settings = settings
         self._rng = rng
         self._monotonic_s = monotonic_s
-        self._slots = asyncio.Semaphore(settings.running_limit)
+        self.replicas = settings.replicas
+        self._slots = asyncio.Semaphore(self.running_limit)
+        self._surplus = 0
+        """Slots in use that are to go."""
         self._arrivals = curve.Rate()
         self._held_tokens = 0
 
     @property
+    def running_limit(self) -> int:
+        """Requests that run side by side; further ones wait."""
+        return self.replicas * self._settings.replica_slots
+
+    @property
     def load(self) -> float:
         """Arrivals over capacity of the last few seconds: 1 is all it can serve."""
-        return self._arrivals.get(self._monotonic_s()) / self._settings.capacity_rps
+        return self._arrivals.get(self._monotonic_s()) / (self.replicas * self._settings.capacity_rps)
 
     @property
     def kv_cache_usage(self) -> float:
-        return min(1.0, self._held_tokens / (self._settings.running_limit * KV_TOKENS_PER_SLOT))
+        return min(1.0, self._held_tokens / (self.running_limit * KV_TOKENS_PER_SLOT))
 
     async def enter(self, prompt_tokens: int, output_limit: int | None) -> Run:
         """A run once a slot is free, to be handed back by `leave`. Raises QueueFull at once when too many wait."""
@@ -70,6 +81,17 @@ class Engine:
         self.counts.queued.observe(self._monotonic_s() - arrived_at_s)
         return run
 
+    async def scale(self, replicas: int) -> None:
+        """So many are ready from now on; slots of those that go are taken away as they become free."""
+        before, self.replicas = self.running_limit, replicas
+        self._surplus += before - self.running_limit
+        while self._surplus > 0 and not self._slots.locked():
+            await self._slots.acquire()  # at once: there is one
+            self._surplus -= 1
+        while self._surplus < 0:
+            self._slots.release()
+            self._surplus += 1
+
     def first_token(self, run: Run) -> None:
         self.counts.ttft.observe(self._monotonic_s() - run.arrived_at_s)
 
@@ -77,7 +99,10 @@ class Engine:
         """Free the slot; a run not marked done counts as aborted."""
         self.running -= 1
         self._held_tokens -= run.prompt_tokens + run.output_tokens
-        self._slots.release()
+        if self._surplus:
+            self._surplus -= 1
+        else:
+            self._slots.release()
         self.counts.finished[run.finish_reason if run.done else "abort"] += 1
         if run.done:
             self.counts.generation_tokens += run.output_tokens

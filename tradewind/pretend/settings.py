@@ -8,6 +8,7 @@ from tradewind.pretend import curve
 ORIGIN_HEADER = "x-pretend-origin"
 CLASS_HEADER = "x-pretend-class"
 """What a caller asked as. It passes gateways unread: so an endpoint knows it from the caller alone."""
+REPLICAS = 10_000
 HOST = "127.0.0.1"  # loopback only: the fault path would let anyone stop the process
 
 
@@ -22,7 +23,8 @@ class EndpointSettings:
     port: int = 0
     admin_port: int = 0
     models: tuple[str, ...] = ("pretend-8b",)
-    capacity_rps: float = 40.0
+    replicas: int = 1  # ready at the start, behind one address; orders change it
+    capacity_rps: float = 40.0  # of one replica, as are slots
     base_ttft_ms: float = 40.0
     base_between_ms: float = 5.0
     noise_sigma: float = 0.15
@@ -48,8 +50,8 @@ class EndpointSettings:
             raise ValueError(f"name, models: {self.name!r}, {self.models!r}; give a name and at least one model")
 
     @property
-    def running_limit(self) -> int:
-        """Requests that run side by side; further ones wait."""
+    def replica_slots(self) -> int:
+        """Requests that one replica runs side by side; further ones wait."""
         if self.slots is not None:
             return self.slots
         return curve.slots_for(self.capacity_rps, self.base_ttft_ms, self.base_between_ms, self.mean_output_tokens)
@@ -58,6 +60,7 @@ class EndpointSettings:
 _RANGES: tuple[tuple[str, float, float], ...] = (
     ("port", 0, 65_535),
     ("admin_port", 0, 65_535),
+    ("replicas", 1, REPLICAS),
     ("capacity_rps", 0.01, 100_000),
     ("base_ttft_ms", 0, 600_000),
     ("base_between_ms", 0.01, 60_000),

@@ -6,6 +6,8 @@ spill           how many were served farther away than the nearest region that t
 converged_s     from the surge until tables stay as they are
 sessions_kept   answers under way at endpoints that were taken back: which lost a word
 drained_s       how long after its notice such an endpoint still got something new
+admitted_in_slo who was shed until capacity could be there, and whether who was let in after that was in time
+plans           what the planner asked for, what was carried out, when it was ready; replicas over time
 
 A new one is a file with two functions and a line here.
 """
@@ -15,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final, NamedTuple
 
-from tradewind.demo.parts import breaches, drained, sessions, settling, spill, tiers
+from tradewind.demo.parts import admitted, breaches, drained, plans, sessions, settling, spill, tiers
 from tradewind.demo.parts.run import Found, Run
 
 __all__ = ["PARTS", "Part", "Run", "measured", "told"]
@@ -35,6 +37,8 @@ PARTS: Final[Mapping[str, Part]] = {
     "converged_s": Part(settling.measure, settling.told),
     "sessions_kept": Part(sessions.measure, sessions.told),
     "drained_s": Part(drained.measure, drained.told),
+    "admitted_in_slo": Part(admitted.measure, admitted.told),
+    "plans": Part(plans.measure, plans.told),
 }
 
 

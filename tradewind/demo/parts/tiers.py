@@ -12,7 +12,7 @@ from streams.contract.records import RequestClass
 from tradewind.demo.parts.run import PHASES, Found, Run, class_of
 from tradewind.load import Outcome, summarise
 
-_TIERS: Final = ("premium", "standard", "sheddable")
+TIERS: Final = ("premium", "standard", "sheddable")
 
 
 class TierShare(msgspec.Struct, frozen=True):
@@ -39,7 +39,7 @@ def measure(run: Run) -> Found:
             by_tier[classes[class_of(outcome)].tier].append(outcome)
         for tier, there in by_tier.items():
             found[tier][phase] = _of_tier(there, classes)
-    return {"share_by_tier": {tier: found[tier] for tier in _TIERS if tier in found}}
+    return {"share_by_tier": {tier: found[tier] for tier in TIERS if tier in found}}
 
 
 def _of_tier(outcomes: Sequence[Outcome], classes: Mapping[str, RequestClass]) -> TierShare:

@@ -21,7 +21,7 @@ from streams.contract.errors import BadSetting
 from streams.contract.records import Amount, Fleet, Name, Share
 
 DEFAULT: Final = "loop"
-_FOLDER: Final = Path(__file__).parent
+FOLDER: Final = Path(__file__).parent
 _SECTION: Final = "scenario"
 
 
@@ -35,6 +35,15 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Beside this one; None: the fleet stands in the same file."""
     rps: Annotated[float, Meta(gt=0, le=1000)] = 24.0
     """Over all origins, unless the command says otherwise."""
+    trace: str | None = None
+    """Beside this one; None: the bundled sample."""
+    saturates_at: Annotated[float, Meta(ge=1, le=10)] = 1.0
+    """Load at which endpoints are at their end, as a multiple of the `capacity_rps` at which they are within SLO."""
+    surge: str = ""
+    """As in `--surge`, unless the command says otherwise."""
+    cold_start_s: Annotated[float, Meta(ge=1, le=600)] | None = None
+    """From a launch to readiness, unless the command says otherwise, where capacity is planned and plans are carried
+    out: of endpoints with `most_replicas`, by the act `scale`. None: nobody plans."""
     streams: dict[Name, Share] = {}
     """Of a class's requests, how many are streamed, where that is not as usual."""
     shows: tuple[str, ...] = ()
@@ -57,14 +66,14 @@ class Loaded(NamedTuple):
 
 def names() -> list[str]:
     """All there are, the usual one first."""
-    return sorted((path.stem for path in _FOLDER.glob("*.yaml")), key=lambda name: (name != DEFAULT, name))
+    return sorted((path.stem for path in FOLDER.glob("*.yaml")), key=lambda name: (name != DEFAULT, name))
 
 
 def load(name: str = DEFAULT) -> Loaded:
     """The scenario `name`. Raises BadSetting for one that is not there."""
     if name not in names():
         raise BadSetting("flag", "--scenario", name, f"Choose one of {', '.join(names())}")
-    path = _FOLDER / f"{name}.yaml"
+    path = FOLDER / f"{name}.yaml"
     tree = fleets.tree_of(path.read_text("utf-8"), path.name)
     scenario = msgspec.convert(fleets.plain(tree.pop(_SECTION)), Scenario)
     if scenario.fleet_file is not None:
