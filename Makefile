@@ -17,7 +17,7 @@ demo: $(READY) ## the loop, live: real Kafka, real HTTP traffic, an outage (make
 	@$(BIN)/tradewind demo $(ARGS)
 
 test: $(READY) ## all tests, on a real Kafka (make test ARGS="tests/unit -k sketch")
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup $(ARGS)
 
 check: $(READY) ## ruff, mypy --strict, import walls, generated files in step, documentation
 	@$(BIN)/ruff check .

@@ -1,4 +1,8 @@
-"""One real Kafka for the whole test session, started by the first test that asks for it."""
+"""One real Kafka for the whole test session, started by the first test that asks for it.
+
+    make test   ┌ one process:  tests/contract, tests/integration: real processes and brokers, one after the other
+                └ another:      all others, which ask nothing of the machine but its time
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,17 @@ import pytest
 import pytest_asyncio
 
 from tradewind.embedded import EmbeddedKafka, Runtime, default_cache, prepare
+
+
+_BY_ITSELF = ("contract", "integration")
+"""Folders of tests that start processes: two of them at once would be in each other's way."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """For `--dist loadgroup`; without it nothing changes."""
+    for item in items:
+        if item.path.relative_to(Path(__file__).parent).parts[0] in _BY_ITSELF:
+            item.add_marker(pytest.mark.xdist_group("processes"))
 
 
 @pytest.fixture(scope="session")
