@@ -5,12 +5,11 @@ Groups are flows that may use the same endpoints at the same cost: planned as on
 Reserve. What may be lost at once is the largest spot zone in use; a part of it (`reserve`, tuned to error budgets) is
 held ready on top of demand, and so is what forecasts are unsure of, whichever is more. It is pooled: one reserve for
 those who may go anywhere, one for each circle that law draws, the smaller within the larger. Ballast, work that gives
-way, needs none and is part of it:
+way, needs none; while nothing is lost, all run on what the reserve does not use:
 
 ```
  Europe only ┃ demand ┃ largest spot zone in Europe ┃
  everywhere  ┃ demand (Europe's too)                ┃ largest spot zone anywhere ┃
-             ┃ ...... ballast runs on whatever the reserve does not use .........┃
 ```
 """
 
