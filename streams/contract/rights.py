@@ -77,8 +77,8 @@ ROLES: Final[tuple[Role, ...]] = (
     Role(
         name="forecasting",
         says="tradewind worker forecasting",
-        reads=(t.DEMAND,),
-        writes=(t.DEMAND_FORECAST, t.DEAD_LETTERS),
+        reads=(t.DEMAND, t.DEMAND_HISTORY),
+        writes=(t.DEMAND_FORECAST, t.DEMAND_HISTORY, t.DEAD_LETTERS),
         rooms=("forecasting",),
     ),
     Role(

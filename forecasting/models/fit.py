@@ -1,0 +1,155 @@
+"""Trees are grown with scikit-learn, in a process beside the loop, and leave it as plain arrays (extra: forecast)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from importlib.util import find_spec
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from forecasting.lessons import Rows
+from forecasting.models.features import FEATURES, rising
+from forecasting.models.past import Floats
+from forecasting.models.trees import LEAVES, SPLITS, Trees
+from forecasting.protocol import QUANTILES
+
+ITERATIONS: Final = 80
+RATE: Final = 0.1
+LEAST_ROWS: Final = 40
+"""In a leaf."""
+L2: Final = 1.0
+BINS: Final = 63
+MOST_ROWS: Final = 70_000
+"""For quantiles; chances are quick to fit, and spikes are rare."""
+FARTHEST: Final = 20.0
+"""Of what the median leaves, in the series' scale."""
+_LEAST_FLOOR: Final = 1e-3
+_FEW: Final = 40
+"""A cell with fewer rows than this weighs as if it had as many."""
+
+
+def can_fit() -> bool:
+    """Whether scikit-learn is there."""
+    return find_spec("sklearn") is not None
+
+
+def refit(rows: Rows) -> dict[str, dict[str, NDArray[Any]]]:
+    """Trees by name, as `trees.unpacked` takes them: "quantiles" of what the median leaves, and "spikes"."""
+    weight = weights(rows)
+    left = np.clip(rows.truth - rows.median, -FARTHEST, FARTHEST)
+    some = np.arange(len(rows)) % max(1, -(-len(rows) // MOST_ROWS)) == 0
+    calm = ~rising(rows.features)
+    with _one_core():
+        quantiles = quantile_trees(FEATURES, rows.features[some], left[some], weight[some], QUANTILES)
+        spikes = chance_trees(FEATURES, rows.features[calm], rows.spike[calm])
+    return {"quantiles": quantiles.packed(), "spikes": spikes.packed()}
+
+
+def weights(rows: Rows) -> Floats:
+    """Each cell the same, and its rows by what lv_add cost there: what trees save is then saved of the relative score."""
+    _, cell, count = np.unique(rows.cell, return_inverse=True, return_counts=True)
+    floor = np.bincount(cell, rows.floor) / count
+    each = np.where(floor > 0, 1 / np.maximum(floor, _LEAST_FLOOR) / np.maximum(count, _FEW), 0)[cell]
+    return (each / max(float(each.mean()), 1e-12)).astype(np.float32)
+
+
+def quantile_trees(
+    features: tuple[str, ...], rows: Floats, target: Floats, weight: Floats, quantiles: Sequence[float]
+) -> Trees:
+    """Trees with an output for each of `quantiles`: that quantile of `target`, given a row."""
+    from sklearn.ensemble import HistGradientBoostingRegressor
+
+    shape = _shape()
+    grown = [
+        HistGradientBoostingRegressor(loss="quantile", quantile=q, **shape).fit(rows, target, sample_weight=weight)
+        for q in quantiles
+    ]
+    return exported(features, grown)
+
+
+def chance_trees(features: tuple[str, ...], rows: Floats, happened: NDArray[np.bool_]) -> Trees:
+    """Trees with one output: log odds that it `happened`, given a row; even odds of one in a million when it never did."""
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+    if len(np.unique(happened)) < 2:
+        return _never(features)
+    return exported(features, [HistGradientBoostingClassifier(**_shape()).fit(rows, happened)])
+
+
+def exported(features: tuple[str, ...], models: Sequence[Any]) -> Trees:
+    """Fitted models of HistGradientBoosting as plain arrays, an output each."""
+    grown = [(output, tree) for output, model in enumerate(models) for (tree,) in model._predictors]
+    empty = _empty(features, np.array([output for output, _ in grown], np.int16))
+    for number, (_, tree) in enumerate(grown):
+        _copy(tree.nodes, empty, number)
+    empty["start"] = np.array([np.ravel(model._baseline_prediction)[0] for model in models], np.float32)
+    return Trees(**empty)
+
+
+def _never(features: tuple[str, ...]) -> Trees:
+    return Trees(**(_empty(features, np.zeros(1, np.int16)) | {"start": np.array([-13.8], np.float32)}))
+
+
+def _empty(features: tuple[str, ...], output: NDArray[np.int16]) -> dict[str, Any]:
+    """Trees of one leaf that adds nothing."""
+    splits = np.zeros((len(output), SPLITS))
+    return {
+        "features": features,
+        "feature": np.full(splits.shape, -1, np.int16),
+        "threshold": splits.astype(np.float32),
+        "word": np.full(splits.shape, 0xFFFF, np.uint16),
+        "value": np.zeros((len(output), LEAVES), np.float32),
+        "output": output,
+    }
+
+
+def _shape() -> dict[str, Any]:
+    return {
+        "max_iter": ITERATIONS,
+        "learning_rate": RATE,
+        "max_leaf_nodes": LEAVES - 1,
+        "min_samples_leaf": LEAST_ROWS,
+        "l2_regularization": L2,
+        "max_bins": BINS,
+        "early_stopping": False,
+        "random_state": 0,
+    }
+
+
+def _one_core() -> AbstractContextManager[Any]:
+    """The loop and its neighbours want the others; and threads that spin for work make a fit slower, not quicker."""
+    from threadpoolctl import threadpool_limits
+
+    limits: AbstractContextManager[Any] = threadpool_limits(1)
+    return limits
+
+
+def _copy(nodes: NDArray[Any], into: dict[str, Any], number: int) -> None:
+    """One tree; leaves are numbered from the left."""
+    splits = leaves = 0
+
+    def walk(at: int) -> int:
+        """The word of the leaves under node `at`."""
+        nonlocal splits, leaves
+        node = nodes[at]
+        if node["is_leaf"]:
+            into["value"][number, leaves] = node["value"]
+            leaves += 1
+            return 1 << (leaves - 1)
+        split, splits = splits, splits + 1
+        left = walk(node["left"])
+        into["feature"][number, split] = node["feature_idx"]
+        into["threshold"][number, split] = _floor(node["num_threshold"])
+        into["word"][number, split] = 0xFFFF & ~left
+        return left | walk(node["right"])
+
+    walk(0)
+
+
+def _floor(threshold: float) -> np.float32:
+    """The largest 32-bit number that is not above `threshold`: so that no row changes sides."""
+    near = np.float32(threshold)
+    return near if near <= threshold else np.nextafter(near, np.float32(-np.inf))
