@@ -18,10 +18,13 @@ COPY forecasting ./forecasting
 COPY router_sync ./router_sync
 COPY tradewind ./tradewind
 COPY dashboards ./dashboards
-# From those files alone: what Tradewind needs at run time comes along, the tools of its tests do not.
+# From those files alone: what Tradewind needs at run time comes along, actuators of all kinds included; the tools of
+# its tests do not.
 RUN pip wheel --no-deps --no-build-isolation --wheel-dir /built . \
  && python -m venv /opt/tradewind \
- && /opt/tradewind/bin/pip install --no-index --find-links /wheels /built/*.whl
+ && for wheel in /built/*.whl; do \
+      /opt/tradewind/bin/pip install --no-index --find-links /wheels "$wheel[aws,keda,kubernetes]"; \
+    done
 
 FROM python:3.12.12-slim-bookworm
 

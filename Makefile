@@ -36,7 +36,7 @@ docs: $(READY) ## the documentation as a site in build/docs; a broken link fails
 	@echo "build/docs/index.html"
 
 bench: $(READY) ## every bench, a JSON line each; minutes, on a quiet machine
-	@for name in ingest loop pick many solve; do $(BIN)/python -m bench.$$name --json; done
+	@for name in ingest loop pick many solve policy; do $(BIN)/python -m bench.$$name --json; done
 
 contract: $(READY) ## write docs/reference/contract from the structs
 	@$(BIN)/python -m streams.contract.schema --write

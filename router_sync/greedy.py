@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 
 from router_sync.layout import Floats, Ints
-from router_sync.problem import CROWDING, WIDTHS, Merged, Problem, merged, objective
+from router_sync.problem import Merged, Problem, merged, objective
 
 PASSES: Final = 2
 _FULL: Final = 1e-9
@@ -83,7 +83,7 @@ class _Shop:
     def __init__(self, small: Problem, load_rps: Floats) -> None:
         self.small = small
         self.load = load_rps
-        self.ends = np.cumsum(small.capacity_rps[:, None] * WIDTHS, axis=1)
+        self.ends = np.cumsum(small.capacity_rps[:, None] * small.widths, axis=1)
         """[G, 4] load at which each segment is full."""
         room = self.ends - load_rps[:, None]
         at = (room > _FULL).argmax(axis=1)
@@ -91,7 +91,7 @@ class _Shop:
         each = np.arange(len(load_rps))
         self.left = np.where(some, room[each, at], 0.0)
         """[G] room in the segment that is being filled."""
-        self.extra_usd = np.where(some, CROWDING[at] * small.crowd_usd, np.inf)
+        self.extra_usd = np.where(some, small.crowd_usd[each, at], np.inf)
         """[G] its price; infinity: nothing is left at all."""
 
     def _price(self, group: int) -> None:
@@ -99,7 +99,7 @@ class _Shop:
         for segment, end in enumerate(self.ends[group].tolist()):
             if end - load > _FULL:
                 self.left[group] = end - load
-                self.extra_usd[group] = CROWDING[segment] * self.small.crowd_usd[group]
+                self.extra_usd[group] = self.small.crowd_usd[group, segment]
                 return
         self.left[group], self.extra_usd[group] = 0.0, np.inf
 

@@ -49,7 +49,16 @@ class Said(NamedTuple):
     verdict: Verdict
     reason: str
     p95_ms: float | None
+    """Steadied: to show, and to keep for when nothing is measured."""
     first_error_at_s: float | None
+    measured_ms: float | None = None
+    """p95 as it is; None: too little was measured."""
+    whole_ms: float | None = None
+    """Median time of a whole answer."""
+    rps: float = 0.0
+    in_flight: float | None = None
+    tokens: float = 0.0
+    """Mean of a request, in; 0: nobody said."""
 
 
 Row = tuple[str, str, str]
@@ -74,15 +83,7 @@ class HeardHealth:
         rows = self.rows.setdefault(record.source, {})
         verdicts: dict[str, Said] = {}
         for n, row in enumerate(zip(record.endpoint, record.service, record.class_, strict=True)):
-            enough = record.observations[n] >= ENOUGH
-            said = Said(
-                at_s,
-                record.verdict[n],
-                record.reason[n],
-                _steady_ms(rows.get(row), _first_news_ms(record, n) if enough else None),
-                record.first_error_at_s[n],
-            )
-            rows[row] = said
+            said = rows[row] = _said(record, n, at_s, rows.get(row))
             worst = verdicts.get(row[0])
             if worst is None or _WORSE[said.verdict] > _WORSE[worst.verdict]:
                 verdicts[row[0]] = said
@@ -132,10 +133,17 @@ class HeardHealth:
                 else:
                     yield endpoint, Standing(said.verdict, said.reason, said.verdict)
 
+    def measured(self) -> Iterator[tuple[Row, Said]]:
+        """Rows of which enough was measured when their source spoke last."""
+        for rows in self.rows.values():
+            for row, said in rows.items():
+                if said.measured_ms is not None and said.whole_ms is not None:
+                    yield row, said
+
     def p95_ms(self, plan: Layout) -> Floats:
         """[F, E] p95 as gateways and probes measured it; NaN where too little was."""
-        out = np.full((len(plan.law.rows), len(plan.names)), np.nan)
-        column_of, row_of = plan.endpoint_at, plan.law.rows
+        out = np.full((len(plan.classes), len(plan.names)), np.nan)
+        column_of, row_of = plan.endpoint_at, plan.classes
         known = [
             (row_of[service, class_], column_of[endpoint], said.p95_ms)
             for rows in self.rows.values()
@@ -145,7 +153,23 @@ class HeardHealth:
         if known:
             rows, columns, measured = zip(*known, strict=True)
             out[np.array(rows), np.array(columns)] = measured
-        return out[plan.law_rows]
+        return out[plan.class_of]
+
+
+def _said(record: EndpointHealth, n: int, at_s: float, before: Said | None) -> Said:
+    measured_ms = _first_news_ms(record, n) if record.observations[n] >= ENOUGH else None
+    return Said(
+        at_s=at_s,
+        verdict=record.verdict[n],
+        reason=record.reason[n],
+        p95_ms=_steady_ms(before, measured_ms),
+        first_error_at_s=record.first_error_at_s[n],
+        measured_ms=measured_ms,
+        whole_ms=record.p50_ms[n],
+        rps=record.rps[n],
+        in_flight=record.in_flight[n],
+        tokens=(record.tokens_in[n] if record.tokens_in else None) or 0.0,
+    )
 
 
 def _steady_ms(before: Said | None, measured_ms: float | None) -> float | None:
@@ -166,6 +190,14 @@ def _first_news_ms(record: EndpointHealth, n: int) -> float | None:
     return record.p95_ms[n] if ttft_p95_ms is None else ttft_p95_ms
 
 
+class Counts(NamedTuple):
+    """Requests of one slot and key."""
+
+    arrived: int
+    shed: int
+    failed: int
+
+
 Lane = tuple[str, float]
 """(source, length of its slots)"""
 
@@ -175,25 +207,33 @@ class HeardDemand:
     """Slots by lane: start of the slot to arrivals per second by (service, origin, class)."""
 
     slots: dict[Lane, dict[float, dict[Key, float]]] = field(default_factory=dict)
-    _known: tuple[Layout, Floats] | None = None
-    """What `rps` answered last, until another slot is heard or forgotten."""
+    counts: dict[Lane, dict[float, dict[Key, Counts]]] = field(default_factory=dict)
+    """Of the same slots."""
+    closed: list[tuple[Key, Counts]] = field(default_factory=list)
+    """Of slots that were forgotten since somebody emptied this."""
+    _known: tuple[Layout, Floats, Floats] | None = None
+    """What `rps` and `usual_rps` answered last, until another slot is heard or forgotten."""
 
     def fold(self, record: Demand, at_s: float) -> None:
         """Take in a slot that the broker took at `at_s`; it may be said again while it grows, the last word holds."""
         keys = zip(record.service, record.origin, record.class_, strict=True)
         rates = {key: arrived / record.slot_s for key, arrived in zip(keys, record.arrived, strict=True)}
         # never ahead of the broker's clock: one slot of the future would make all others look old
-        self.slots.setdefault((record.source, record.slot_s), {})[min(record.at_s, at_s)] = rates
+        lane, slot = (record.source, record.slot_s), min(record.at_s, at_s)
+        self.slots.setdefault(lane, {})[slot] = rates
+        counted = map(Counts, record.arrived, record.shed, record.failed)
+        self.counts.setdefault(lane, {})[slot] = dict(zip(rates, counted, strict=True))
         self._known = None
 
     def advance(self, now_s: float) -> None:
         """Forget slots that ended a minute ago."""
-        for (_, slot_s), slots in self.slots.items():
-            for at_s in [at_s for at_s in slots if at_s + slot_s < now_s - DEMAND_S]:
+        for lane, slots in self.slots.items():
+            for at_s in [at_s for at_s in slots if at_s + lane[1] < now_s - DEMAND_S]:
                 del slots[at_s]
+                self.closed.extend(self.counts[lane].pop(at_s).items())
                 self._known = None
         for lane in [lane for lane, slots in self.slots.items() if not slots]:
-            del self.slots[lane]
+            del self.slots[lane], self.counts[lane]
 
     def rps(self, plan: Layout) -> Floats:
         """[F] demand to have room for: what is usual of late, or the bursts of the last BURST_S where they are higher.
@@ -201,12 +241,18 @@ class HeardDemand:
         Usual: of each source an average over time, silence within it included, added up. A source's newest slot may
         still grow and is left out while there are others. The declared demand where nothing at all was heard.
         """
-        if not self.slots:
-            return plan.expected_rps
+        return self._both(plan)[1] if self.slots else plan.expected_rps
+
+    def usual_rps(self, plan: Layout) -> Floats:
+        """[F] demand without its bursts: what is shed by."""
+        return self._both(plan)[2] if self.slots else plan.expected_rps
+
+    def _both(self, plan: Layout) -> tuple[Layout, Floats, Floats]:
         if self._known is None or self._known[0] is not plan:
             newest_s = max(max(slots) for slots in self.slots.values())
-            self._known = plan, np.maximum(self._usual(plan, newest_s), self._bursts(plan, newest_s))
-        return self._known[1]
+            usual = self._usual(plan, newest_s)
+            self._known = plan, np.maximum(usual, self._bursts(plan, newest_s)), usual
+        return self._known
 
     def _bursts(self, plan: Layout, newest_s: float) -> Floats:
         """[F] the second highest of the last BURST_S seconds, all sources together: one odd second is not a burst."""

@@ -18,7 +18,7 @@ import highspy
 import numpy as np
 
 from router_sync.layout import Floats, Ints
-from router_sync.problem import CROWDING, WIDTHS, Merged, Problem
+from router_sync.problem import SEGMENTS, Merged, Problem
 from router_sync.whole import Optimum, Quiet
 from streams.runtime.clock import monotonic_s
 
@@ -72,7 +72,7 @@ class Master:
         rows, none = flows + ends, np.zeros(0)
         self._solver.addRows(rows, np.zeros(rows), np.zeros(rows), 0, np.zeros(rows, np.int32), none, none)
         self._add(np.arange(flows)[:, None], 1.0)
-        self._add(np.repeat(flows + np.arange(ends), len(WIDTHS))[:, None], -1.0)
+        self._add(np.repeat(flows + np.arange(ends), SEGMENTS)[:, None], -1.0)
 
     def optimum(self, twins: Merged, start: Floats, until_s: float) -> Optimum | None:
         """The best shares found until the clock says `until_s`; None when HiGHS found none. `start` [F, G] come in."""
@@ -102,7 +102,7 @@ class Master:
         """Idle pairs leave a model that has become crowded; its basis stays whole."""
         if len(self._flow) <= CROWDED * (self.flows + self.ends):
             return
-        first, status = self.flows + self.ends * len(WIDTHS), self._solver.getBasis().col_status
+        first, status = self.flows + self.ends * SEGMENTS, self._solver.getBasis().col_status
         idle = np.array([each == highspy.HighsBasisStatus.kLower for each in status[first:]])
         gone = (first + np.flatnonzero(idle)).astype(np.int32)
         self._solver.deleteCols(len(gone), gone)
@@ -138,9 +138,9 @@ class Master:
         group[row] = np.arange(len(row))
         at = group[self._end]
         pair = np.where(self._moves, asked.move_rps[self._flow, at], asked.stay_rps[self._flow, at])
-        crowd, width = np.zeros((self.ends, len(WIDTHS))), np.zeros((self.ends, len(WIDTHS)))
-        crowd[row] = np.outer(small.crowd_usd, CROWDING) / asked.scale
-        width[row] = np.outer(small.capacity_rps, WIDTHS)
+        crowd, width = np.zeros((self.ends, SEGMENTS)), np.zeros((self.ends, SEGMENTS))
+        crowd[row] = small.crowd_usd / asked.scale
+        width[row] = np.outer(small.capacity_rps, small.widths)
         cost = asked.cost[self._flow, at] + np.where(self._moves, asked.move[self._flow], 0.0)
         upper = np.concatenate((small.demand_rps, width.ravel(), np.where(at >= 0, pair, 0.0)))
         every = np.arange(len(upper), dtype=np.int32)
@@ -160,7 +160,7 @@ class Master:
 
     def _shares(self, found: Floats, small: Problem, row: Ints) -> Floats:
         shares = np.zeros((self.flows, self.ends))
-        values = found[self.flows + self.ends * len(WIDTHS) :][: len(self._flow)]
+        values = found[self.flows + self.ends * SEGMENTS :][: len(self._flow)]
         at = self._flow[: len(values)], self._end[: len(values)]
         np.add.at(shares, at, np.maximum(values, 0.0) / small.demand_rps[at[0]])
         # a basic column may be off its bound by a rounding error; what is closed stays closed
@@ -200,6 +200,6 @@ def _bound(small: Problem, asked: Pairs, saves: Floats, dual: Floats, flows: int
     less = np.einsum("fg,fg->", np.maximum(saves, 0.0), asked.move_rps)
     less += np.maximum(stay_saves, 0.0) @ asked.stay_rps[stays]
     less += np.maximum(dual[:flows] - small.unserved_usd / asked.scale, 0.0) @ small.demand_rps
-    crowd = np.outer(small.crowd_usd, CROWDING) / asked.scale + dual[flows + row][:, None]
-    less += (np.maximum(-crowd, 0.0) * np.outer(small.capacity_rps, WIDTHS)).sum()
+    crowd = small.crowd_usd / asked.scale + dual[flows + row][:, None]
+    less += (np.maximum(-crowd, 0.0) * np.outer(small.capacity_rps, small.widths)).sum()
     return float(dual[:flows] @ small.demand_rps - less) * asked.scale

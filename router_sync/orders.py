@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from streams.contract.errors import shown
-from streams.contract.records import Fleet, Order
+from streams.contract.records import Fleet, Order, TableOrder
 from streams.runtime.step import Heard, Refusal
+
+AnyOrder = TypeVar("AnyOrder", Order, TableOrder)
 
 
 def misdirected(fleet: Fleet | None, heard: Heard[Any]) -> Iterator[Refusal]:
@@ -37,22 +39,27 @@ def meant(name: str, known: Collection[str]) -> str:
     return f": did you mean {near[0]}?" if near else ""
 
 
-def told(orders: dict[str, Order], heard: Heard[Any]) -> bool:
-    """Take orders into `orders` (endpoint to the order that drains it), tombstones too; whether that changed any."""
+def told(orders: dict[str, AnyOrder], heard: Heard[AnyOrder]) -> bool:
+    """Take orders into `orders` (key to the order that stands), tombstones too; whether that changed any."""
     passed = dict(zip(heard.positions.tolist(), heard.records, strict=True))
     changed = False
     for position, message in enumerate(heard.batch.messages):
-        order = passed.get(position)
-        if order is not None and order.drain:
-            changed |= orders.get(order.endpoint) != order
-            orders[order.endpoint] = order
+        order, key = passed.get(position), (message.key or b"").decode("utf-8", "replace")
+        if order is not None and _stands(order):
+            changed |= orders.get(key) != order
+            orders[key] = order
         elif order is not None or message.value is None:
-            changed |= orders.pop((message.key or b"").decode("utf-8", "replace"), None) is not None
+            changed |= orders.pop(key, None) is not None
     return changed
 
 
-def in_force(orders: Mapping[str, Order], known: Collection[str], now_s: float) -> dict[str, Order]:
-    """The orders that drain an endpoint of `known` at `now_s`, by endpoint."""
+def _stands(order: Order | TableOrder) -> bool:
+    """Whether it orders something; else it ends what was ordered before."""
+    return order.drain if isinstance(order, Order) else order.hold
+
+
+def in_force(orders: Mapping[str, AnyOrder], known: Collection[str], now_s: float) -> dict[str, AnyOrder]:
+    """The orders for names of `known` that hold at `now_s`, by name."""
     return {
         name: order
         for name, order in orders.items()

@@ -1,10 +1,10 @@
 """What the optimiser is asked and what it answers: plain arrays that can be pickled. Shapes: F flows, E endpoints.
 
 Crowding. Latency grows with load, so using more of an endpoint costs more: a convex, piecewise linear price over its
-utilisation, in units of `crowd_usd` (price and time of one request there):
+utilisation. What a segment's requests cost on top is `crowd_usd`, made by `score` of what was learnt there:
 
-    utilisation   0 ── .5 ── .7 ── .85 ── 1
-    each request    0    .1    .3     3     times crowd_usd: the last part is headroom, used before anything is late
+    utilisation   0 ──── .5 ── .7 ── 1 - reserve ── 1
+                    free    |     |               | the reserve: used before anything is left unserved
 
 Moving. A request that goes elsewhere than now pays MOVE of what it costs on top: caches are cold there, and of many
 shares that cost nearly the same those in force are the best. So noise moves nobody, and a real gain does.
@@ -24,8 +24,12 @@ from numpy.typing import NDArray
 
 from router_sync.layout import Bools, Floats, Ints
 
-WIDTHS: Final = np.array([0.5, 0.2, 0.15, 0.15])
-CROWDING: Final = np.array([0.0, 0.1, 0.3, 3.0])
+SEGMENTS: Final = 4
+FREE: Final = (0.5, 0.2)
+"""Of capacity: the first two segments; the others share the rest, the reserve coming last."""
+RESERVE: Final = 0.15
+LEAST_RESERVE: Final = 0.05
+MOST_RESERVE: Final = 0.25
 TWIN: Final = 0.1
 """Costs that differ by no more than this share count as equal."""
 LEADERS: Final = 32
@@ -51,7 +55,7 @@ class Problem:
     capacity_rps: Floats
     """[E] what can be used now; 0: nothing."""
     crowd_usd: Floats
-    """[E]"""
+    """[E, SEGMENTS] what each request in a segment costs on top of `cost_usd`; from segment to segment no less."""
     most_share: Floats
     """[E] of any flow's demand: below 1 for endpoints that come back."""
     weight: Floats
@@ -62,6 +66,8 @@ class Problem:
     """[F, E] shares in force; None, or a row of zeros: none yet."""
     serial: int = 0
     """Which question this was."""
+    reserve: float = RESERVE
+    """Of each endpoint's capacity, kept for what nobody expected; within LEAST_RESERVE..MOST_RESERVE."""
     dearest_usd: float | None = None
     """Of serving one request; None: as `cost_usd` and `crowd_usd` have it. Twins as one price like each by itself."""
 
@@ -87,11 +93,16 @@ class Problem:
         usd: Floats = UNSERVED * max(1e-3, self.dearest()) * self.weight
         return usd
 
+    @property
+    def widths(self) -> Floats:
+        """[SEGMENTS] of capacity."""
+        return np.array([*FREE, 1.0 - sum(FREE) - self.reserve, self.reserve])
+
     def dearest(self) -> float:
         """What one request costs at most, wherever it is served."""
         if self.dearest_usd is not None:
             return self.dearest_usd
-        each = np.where(self.open, self.cost_usd + CROWDING[-1] * self.crowd_usd[None, :], 0.0)
+        each = np.where(self.open, self.cost_usd + self.crowd_usd[:, -1], 0.0)
         return float(each.max(initial=0.0))
 
 
@@ -124,17 +135,25 @@ def objective(problem: Problem, shares: Floats) -> float:
     unserved = np.maximum(0.0, problem.demand_rps - rps.sum(axis=1))
     dear = problem.unserved_usd
     used = float((rps * np.where(problem.open, problem.cost_usd, 0.0)).sum())
-    crowding = float((segments(problem, load) * CROWDING * problem.crowd_usd[:, None]).sum())
+    crowding = float((segments(problem, load) * problem.crowd_usd).sum())
     moved = float(np.maximum(0.0, rps - problem.in_force * problem.demand_rps[:, None]).sum(axis=1) @ problem.move_usd)
     return used + crowding + moved + float(unserved @ dear) + float(over * dear.max(initial=0.0))
 
 
 def segments(problem: Problem, load_rps: Floats) -> Floats:
-    """[E, 4] how much of each segment of utilisation `load_rps` fills, in requests per second."""
-    width = problem.capacity_rps[:, None] * WIDTHS
+    """[E, SEGMENTS] how much of each segment of utilisation `load_rps` fills, in requests per second."""
+    width = problem.capacity_rps[:, None] * problem.widths
     before = np.cumsum(width, axis=1) - width
     filled: Floats = np.clip(load_rps[:, None] - before, 0.0, width)
     return filled
+
+
+def next_usd(problem: Problem, load_rps: Floats) -> Floats:
+    """[E] what crowding adds to one more request at each endpoint where `load_rps` is there already."""
+    use = load_rps / np.maximum(problem.capacity_rps, 1e-12)
+    at = (use[:, None] >= np.cumsum(problem.widths)[:-1] - 1e-6).sum(axis=1)
+    usd: Floats = problem.crowd_usd[np.arange(len(use)), at]
+    return usd
 
 
 def completed(problem: Problem, shares: Floats, least: float = 0.005) -> Floats:
@@ -195,7 +214,7 @@ def merged(problem: Problem) -> Merged:
         cost_usd=_summed(problem.cost_usd * part, group, len(first)),
         may=problem.may[:, first],
         capacity_rps=capacity,
-        crowd_usd=_summed((problem.crowd_usd * part)[None], group, len(first))[0],
+        crowd_usd=_summed((problem.crowd_usd * part[:, None]).T, group, len(first)).T,
         most_share=problem.most_share[first],
         kin=problem.kin[first],
         held=_summed(problem.in_force, group, len(first)),
@@ -239,6 +258,6 @@ def _near(problem: Problem, columns: Ints) -> Bools:
 
     To every flow, and in crowding.
     """
-    costs = np.vstack((problem.cost_usd[problem.may[:, columns[0]]][:, columns], problem.crowd_usd[columns]))
+    costs = np.vstack((problem.cost_usd[problem.may[:, columns[0]]][:, columns], problem.crowd_usd[columns].T))
     leaders = costs[:, :LEADERS, None]
     return np.logical_and.reduce(np.abs(costs[:, None, :] - leaders) <= TWIN * leaders, axis=0)  # type: ignore[no-any-return]

@@ -18,22 +18,31 @@ from typing import Any, Final, Literal, NamedTuple
 import msgspec
 import numpy as np
 
+from router_sync.chain import anchored, linked
+from router_sync.curves import Size
 from router_sync.explain import considered, explain_change, unserved
 from router_sync.fleet import misfits
 from router_sync.greedy import greedy
 from router_sync.heard import steadied
+from router_sync.holding import Holding, holding, left, turned
+from router_sync.holding import misdirected as misdirected_holds
 from router_sync.layout import Floats, Layout
+from router_sync.notices import astray, fewer, leaving, noticed
 from router_sync.optimise import solve
 from router_sync.orders import in_force, misdirected, told
 from router_sync.problem import Method, Problem, Solution, completed, objective
+from router_sync.quotes import Kind, Quotes
+from router_sync.reserve import widest_loss
+from router_sync.score import RATES, Rates
 from router_sync.sign import Trust
-from router_sync.situation import RAMP_S, Situation, situation, used
+from router_sync.situation import RAMP_S, Knowledge, Situation, lessons, situation
 from router_sync.state import RouterState, known_down, next_number, outdated, restored, with_fleet, with_table
-from router_sync.table import DIFFERS, Draft, Number, build, check, damp, differs, latency_ms, moved_share, news
+from router_sync.table import DIFFERS, Draft, Number, build, check, damp, differs, moved_share, news
+from router_sync.tiers import admit
 from streams import signals
 from streams.contract.errors import TableRefused, shown
-from streams.contract.records import Decision, Demand, EndpointHealth, Fleet, RoutingTable
-from streams.contract.topics import FLEET, ORDERS, ROUTING_TABLE
+from streams.contract.records import Decision, Demand, EndpointHealth, Fleet, Interruption, RoutingTable
+from streams.contract.topics import FLEET, INTERRUPTIONS, ORDERS, ROUTING_TABLE, TABLE_ORDERS
 from streams.runtime.step import Heard, Question, Refusal
 
 WORTH: Final = 0.005
@@ -50,6 +59,8 @@ SETTLE_S: Final = 2.0
 CALM_S: Final = 5.0
 """Between moves for a gain below AT_ONCE."""
 AT_ONCE: Final = 0.2
+LOOK_S: Final = 30.0
+"""Between two looks at what the loss of a zone would cost."""
 PACE_S: Final = 1.0
 """Between two damped moves."""
 Why = Literal["first", "fleet", "health", "order", "better", "ramp", "heartbeat"]
@@ -61,6 +72,8 @@ class Target(NamedTuple):
     shares: Floats
     method: Method
     why: Why
+    gap: float | None = None
+    """Of an answer, to the bound; None: nobody solved for these shares."""
 
     @property
     def free(self) -> bool:
@@ -72,22 +85,35 @@ class Router:
     """The stage. `trust`: only tables these keys signed count for numbering; None: every table on the topic does."""
 
     def __init__(
-        self, *, ttl_s: float = 300.0, heartbeat_s: float = 5.0, usd_per_s: float = 0.001, trust: Trust | None = None
+        self,
+        *,
+        ttl_s: float = 300.0,
+        heartbeat_s: float = 5.0,
+        rates: Rates = RATES,
+        carbon_kind: Kind = "average",
+        trust: Trust | None = None,
     ) -> None:
-        self.ttl_s, self.heartbeat_s, self.usd_per_s, self.trust = ttl_s, heartbeat_s, usd_per_s, trust
+        self.ttl_s, self.heartbeat_s, self.rates, self.trust = ttl_s, heartbeat_s, rates, trust
+        self.carbon_kind: Kind = carbon_kind
 
     def empty(self) -> RouterState:
         """Nothing was heard; nothing is said until there is a fleet."""
-        return RouterState()
+        return RouterState(quotes=Quotes(self.carbon_kind))
 
     # ------------------------------------------------------------ heard
 
     def screen(self, state: RouterState, heard: Heard[Any]) -> Iterable[Refusal]:
-        """Refuse fleets that do not fit together, that are others or older, orders for endpoints that are not there,
-        and tables that no trusted key signed."""
+        """Refuse fleets that do not fit together, that are others or older, orders for endpoints or of services that
+        are not there, and tables that no trusted key signed."""
         fleet = state.plan.fleet if state.plan is not None else None
         if heard.topic == ORDERS.name:
             yield from misdirected(fleet, heard)
+            return
+        if heard.topic == INTERRUPTIONS.name:
+            yield from astray(fleet, heard)
+            return
+        if heard.topic == TABLE_ORDERS.name:
+            yield from misdirected_holds(fleet, heard)
             return
         for position, record in zip(heard.positions.tolist(), heard.records, strict=True):
             if heard.topic == FLEET.name:
@@ -109,6 +135,9 @@ class Router:
         if heard.topic == ORDERS.name:
             state.urgent = told(state.orders, heard)
             return state
+        if heard.topic == TABLE_ORDERS.name:
+            state.urgent = told(state.table_orders, heard)
+            return state
         for record, stamp_s in zip(heard.records, heard.stamps_s.tolist(), strict=True):
             match record:
                 case EndpointHealth():
@@ -119,6 +148,10 @@ class Router:
                     state.urgent |= with_fleet(state, record)
                 case RoutingTable():
                     with_table(state, record)
+                case Interruption():
+                    state.urgent |= noticed(state.notices, record)
+                case _:
+                    state.urgent |= state.quotes.fold(record)
         return state
 
     def urgent(self, state: RouterState) -> bool:
@@ -132,19 +165,27 @@ class Router:
         state.said, state.said_at_s = (), now_s
         state.health.advance(now_s)
         state.demand.advance(now_s)
+        state.quotes.advance(now_s)
         if state.plan is None:
             return state
+        _count_losses(state, state.plan, now_s)
+        # inf: new in the fleet, which is first looked at now
+        state.back_since_s = {e: min(at_s, now_s) for e, at_s in state.back_since_s.items()}
         now = self._situation(state, state.plan, now_s)
         newly_gone = now.gone - (state.gone if state.number else known_down(state.heard))
         if self._came_back(state, now, now_s):
             now = self._situation(state, state.plan, now_s)
-        target = _target(state, now, now_s)
-        state.gone, state.drained = now.gone, frozenset(now.orders)
+        hold = holding(state, now, now_s)
+        now = replace(now, held=hold.words)
+        free = left(now, hold)
+        target = _kept(state, hold, _target(state, free, now_s))
+        state.gone, state.drained, state.held = now.gone, frozenset(now.orders), now.held
         if target is not None:
             self._adopt(state, now, target, newly_gone, now_s)
         else:
             self._beat(state, now, now_s)
-        _wonder(state, now, now_s)
+        _wonder(state, free, now_s)
+        _look_ahead(state, now, now_s)
         return state
 
     def view(self, state: RouterState, now_s: float) -> Iterable[msgspec.Struct]:
@@ -153,9 +194,20 @@ class Router:
 
     def _situation(self, state: RouterState, plan: Layout, now_s: float) -> Situation:
         rps = state.rps = steadied(state.rps, state.demand.rps(plan))
-        state.used_s = used(plan, state.shares, rps, state.used_s, now_s)
-        back, orders = state.back_since_s, in_force(state.orders, plan.endpoint_at, now_s)
-        return situation(plan, state.health, rps, state.shares, back, self.usd_per_s, now_s, state.used_s, orders)
+        usual = state.usual_rps = steadied(state.usual_rps, state.demand.usual_rps(plan))
+        state.load.see(None if state.stale else state.shares, usual, now_s)
+        known = Knowledge(
+            health=state.health, rps=rps, usual_rps=usual, quotes=state.quotes, curves=state.curves,
+            explorer=state.explorer, shares=state.shares, load_rps=state.load.rps, back_since_s=state.back_since_s,
+            orders=in_force(state.orders, plan.endpoint_at, now_s), rates=self.rates,
+            leaving=leaving(state.notices, plan.endpoint_at, now_s), fewer=fewer(state.notices, now_s),
+            duals=state.budgets.duals(plan), reserve=state.reserve.share,
+        )  # fmt: skip
+        _learn(state, plan, known, now_s)
+        now = situation(plan, known, now_s)
+        if state.shares is not None and not state.stale:
+            state.budgets.advance(plan, now.scores, state.shares * usual[:, None], now_s)
+        return now
 
     def _came_back(self, state: RouterState, now: Situation, now_s: float) -> bool:
         """Note who came back and who has been back for long; whether anybody came back just now."""
@@ -172,7 +224,7 @@ class Router:
         """Go to the target, as far as may be at once, and say so if gateways should hear of it."""
         held = None if state.stale else state.shares
         reached = target.shares if target.free or held is None else damp(held, target.shares)
-        draft = _draft(now, reached)
+        draft = _draft(state, now, reached)
         tables = self._tables(state, now, draft, now_s, _evidence(state, newly_gone))
         if not target.free and not any(differs(state.last.get(t.service), t) for t in tables):
             return
@@ -188,10 +240,10 @@ class Router:
         """Say the shares in force again with what is known now of latency: at the heartbeat, or when it is news."""
         if state.shares is None or state.stale:
             return
-        draft = _draft(now, state.shares)
+        draft = _draft(state, now, state.shares)
         due = now_s - state.last_at_s >= self.heartbeat_s - 1e-6
         names = [service.name for service in now.plan.fleet.services]
-        if not due and not any(news(state.last.get(name), latency_ms(draft, name)) for name in names):
+        if not due and not any(news(state.last.get(name), draft, name) for name in names):
             return
         quiet = sum(standing.verdict == "silent" for standing in now.standings.values())
         reason = "unchanged" if not quiet else f"unchanged; {quiet} endpoints silent, kept as they were"
@@ -211,8 +263,9 @@ class Router:
             table = build(draft, service.name, number, now_s, self.ttl_s, "", evidence_at_s, last)
             old = state.last.get(service.name) or state.heard.get(service.name)
             taken_over = "" if state.number or old is None else "taken over; "
-            change = explain_change(old, table, now.standings, now.orders)
-            reason = taken_over + "; ".join((*unserved(draft, service.name, now.problem.demand_rps), change))
+            change = explain_change(old, table, now.standings, now.orders, now.leaving)
+            holds = turned(old, now.held.get(service.name, ""))
+            reason = taken_over + "; ".join((*unserved(draft, service.name, now.problem.demand_rps), *holds, change))
             tables.append(msgspec.structs.replace(table, reason=reason[:2000]))
         return tables
 
@@ -230,12 +283,15 @@ class Router:
     def _say(
         self, state: RouterState, tables: list[RoutingTable], decisions: Iterable[Decision], why: Why, now_s: float
     ) -> None:
+        decisions = [linked(decision, state.newest(decision.service)) for decision in decisions]
+        tables = [anchored(table, state.last.get(table.service), decisions) for table in tables]
         state.number = Number(tables[0].epoch, tables[0].version)
         state.last = {table.service: table for table in tables}
         state.last_at_s = now_s
         state.said = (*tables, *decisions)
         for table in tables:
             signals.TABLES.labels(table.service, why).inc()
+            signals.HELD.labels(table.service).set(bool(table.held))
             if why != "heartbeat":
                 signals.event("table_published", service=table.service, epoch=table.epoch, version=table.version,
                               why=why, reason=table.reason)  # fmt: skip
@@ -287,6 +343,17 @@ def _target(state: RouterState, now: Situation, now_s: float) -> Target | None:
     return _solved(state, now, state.shares, now_s)
 
 
+def _kept(state: RouterState, hold: Holding, target: Target | None) -> Target | None:
+    """`target` with held shares in their places; a target of its own where an order, or what is usable, moves them."""
+    ordered = state.held != hold.words
+    if target is None and state.shares is not None and (ordered or hold.moves(state.shares)):
+        target = Target(state.shares, "greedy", "order" if ordered else "health")
+    elif target is not None and ordered and not target.free and state.shares is not None:
+        # an answer to what was asked before the order
+        target = Target(state.shares, "greedy", "order")
+    return None if target is None else target._replace(shares=hold.over(target.shares))
+
+
 def _stranded(problem: Problem, shares: Floats) -> bool:
     """Whether a flow without a share may use something again."""
     return bool((problem.open.any(axis=1) & (shares.sum(axis=1) <= 0)).any())
@@ -306,7 +373,20 @@ def _solved(state: RouterState, now: Situation, held: Floats, now_s: float) -> T
     if not ramping and gain < AT_ONCE and now_s < state.moved_at_s + CALM_S:
         state.again_at_s = state.moved_at_s + CALM_S
         return None
-    return Target(shares, solution.method, "ramp" if ramping else "better")
+    return Target(shares, solution.method, "ramp" if ramping else "better", float(f"{solution.gap:.3g}"))
+
+
+def _look_ahead(state: RouterState, now: Situation, now_s: float) -> None:
+    """Now and then: what would be lost with the zone that carries most."""
+    if state.shares is None or state.stale or now_s < state.looked_at_s + LOOK_S:
+        return
+    state.looked_at_s = now_s
+    zone, lost_rps = widest_loss(now.plan, now.problem, state.shares)
+    signals.RESERVE.set(state.reserve.share)
+    signals.ZONE_LOSS.set(round(lost_rps, 3))
+    if lost_rps > 0 and zone != state.exposed:
+        signals.event("zone_loss_uncovered", "warning", zone=zone, unserved_rps=round(lost_rps, 3))
+    state.exposed = zone if lost_rps > 0 else ""
 
 
 def _measure(plan: Layout, asked: Problem, solution: Solution) -> None:
@@ -317,8 +397,37 @@ def _measure(plan: Layout, asked: Problem, solution: Solution) -> None:
         signals.UNSERVED.labels(service.name).set(round(float(unserved[rows].sum()), 6))
 
 
-def _draft(now: Situation, shares: Floats) -> Draft:
-    return Draft(now.plan, shares, now.usable, now.standings, now.scores, now.p95_ms, now.orders)
+def _draft(state: RouterState, now: Situation, shares: Floats) -> Draft:
+    admitted = admit(now.plan, shares, now.usual_rps, now.problem.capacity_rps)
+    return Draft(
+        now.plan, shares, now.usable, now.standings, now.scores, now.quoted, now.p95_ms, admitted,
+        state.budgets.spent(now.plan), now.orders, now.leaving, now.held,
+    )  # fmt: skip
+
+
+def _learn(state: RouterState, plan: Layout, known: Knowledge, now_s: float) -> None:
+    """Every few seconds: what load does to latency; and who was slow, is well now, and may come back step by step."""
+    if not state.curves.due(now_s):
+        return
+    replicas = known.quotes.at(plan, now_s).replicas.tolist()
+    sizes = {
+        e.name: Size(e.concurrency * n, e.capacity_rps * n, e.latency_ms)
+        for e, n in zip(plan.fleet.endpoints, replicas, strict=True)
+    }
+    state.curves.learn(lessons(plan, known), sizes, now_s)
+    well = state.explorer.advance(plan, state.curves.curve(plan), state.curves.measured_s, now_s)
+    state.back_since_s = {**state.back_since_s, **dict.fromkeys(well, now_s)}
+
+
+def _count_losses(state: RouterState, plan: Layout, now_s: float) -> None:
+    """Of the seconds that are over: what was lost of what arrived, for the reserve."""
+    for key, counts in state.demand.closed:
+        row = plan.flow_at.get(key)
+        if row is not None:
+            shed = 0 if plan.flows[row].class_.tier == "sheddable" else counts.shed
+            state.reserve.count(counts.arrived, counts.failed + shed)
+    state.demand.closed.clear()
+    state.reserve.advance(min(s.error_budget for s in plan.fleet.services), now_s)
 
 
 def _evidence(state: RouterState, newly_gone: frozenset[str]) -> float | None:
@@ -334,7 +443,6 @@ def _evidence(state: RouterState, newly_gone: frozenset[str]) -> float | None:
 def _decisions(
     state: RouterState, now: Situation, draft: Draft, target: Target, tables: Iterable[RoutingTable]
 ) -> list[Decision]:
-    rps = now.problem.demand_rps
     unserved = _unserved(now.problem, draft.shares)
     return [
         Decision(
@@ -345,7 +453,8 @@ def _decisions(
             reason=table.reason,
             method=target.method,
             inputs=dict(sorted(state.inputs.items())),
-            considered=considered(draft, table.service, rps, unserved),
+            considered=considered(draft, table.service, now.problem, unserved),
+            gap=target.gap,
         )
         for table in tables
     ]
@@ -380,4 +489,9 @@ def _alike(one: Problem, other: Problem, cost: float = SAME) -> bool:
     if not np.array_equal(one.may, other.may):
         return False
     fields = (("demand_rps", SAME), ("cost_usd", cost), ("capacity_rps", SAME), ("most_share", SAME))
-    return all(np.allclose(getattr(one, name), getattr(other, name), rtol=most, atol=1e-12) for name, most in fields)
+    return all(_near(getattr(one, name), getattr(other, name), most) for name, most in fields)
+
+
+def _near(one: Floats, other: Floats, most: float) -> bool:
+    """As np.allclose for finite numbers, in a tenth of its time: it is asked at each tick."""
+    return bool((np.abs(one - other) <= 1e-12 + most * np.abs(other)).all())

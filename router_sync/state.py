@@ -9,11 +9,18 @@ from dataclasses import dataclass, field
 import msgspec
 import numpy as np
 
+from router_sync.budgets import Budgets
+from router_sync.curves import Curves
+from router_sync.explore import Explorer
 from router_sync.heard import HeardDemand, HeardHealth
 from router_sync.layout import Floats, Layout, layout
+from router_sync.notices import Notices
 from router_sync.problem import Problem, Solution
+from router_sync.quotes import Quotes
+from router_sync.reserve import Reserve
 from router_sync.table import Number
-from streams.contract.records import Fleet, Order, RoutingTable
+from router_sync.ways import Load
+from streams.contract.records import Fleet, Order, RoutingTable, TableOrder
 
 
 @dataclass(slots=True)
@@ -24,8 +31,14 @@ class RouterState:
     demand: HeardDemand = field(default_factory=HeardDemand)
     orders: dict[str, Order] = field(default_factory=dict)
     """Endpoint to the order that drains it; its time may be over."""
+    notices: Notices = field(default_factory=dict)
+    """Their time may be over."""
     drained: frozenset[str] = frozenset()
     """Endpoints drained when tables were decided last."""
+    table_orders: dict[str, TableOrder] = field(default_factory=dict)
+    """Service to the order that holds its table; its time may be over."""
+    held: Mapping[str, str] = field(default_factory=dict)
+    """Service to by whose order its table was held when tables were decided last."""
     plan: Layout | None = None
     inputs: dict[str, int] = field(default_factory=dict)
     """topic/partition to the next offset."""
@@ -43,8 +56,19 @@ class RouterState:
     moved_at_s: float = -math.inf
     rps: Floats | None = None
     """[F] the demand that is decided by."""
-    used_s: Floats | None = None
-    """[F, E] when each flow last used each endpoint."""
+    usual_rps: Floats | None = None
+    """[F] the demand that is shed by."""
+    quotes: Quotes = field(default_factory=Quotes)
+    curves: Curves = field(default_factory=Curves)
+    explorer: Explorer = field(default_factory=Explorer)
+    budgets: Budgets = field(default_factory=Budgets)
+    reserve: Reserve = field(default_factory=Reserve)
+    looked_at_s: float = -math.inf
+    """When the loss of a zone was last thought through."""
+    exposed: str = ""
+    """The zone whose loss could not be covered then; empty: none."""
+    load: Load = field(default_factory=Load)
+    """Who used what of late."""
     gone: frozenset[str] = frozenset()
     back_since_s: dict[str, float] = field(default_factory=dict)
     serial: int = 0
@@ -63,6 +87,11 @@ class RouterState:
     urgent: bool = False
     said: tuple[msgspec.Struct, ...] = ()
     said_at_s: float = -1.0
+
+    def newest(self, service: str) -> RoutingTable | None:
+        """The table of `service` in force, as far as is known: ours, or one that was heard beyond it."""
+        known = [table for table in (self.last.get(service), self.heard.get(service)) if table is not None]
+        return max(known, key=lambda table: (table.epoch, table.version), default=None)
 
 
 Misfit = tuple[str, object, str]
@@ -98,7 +127,11 @@ def with_fleet(state: RouterState, fleet: Fleet) -> bool:
     plan = layout(fleet)
     if state.plan is not None and state.shares is not None:
         state.shares = _carried(state.plan, plan, state.shares)
-    state.plan, state.stale, state.used_s, state.rps = plan, True, None, None
+    if state.plan is not None:
+        new = set(plan.names) - set(state.plan.names)
+        state.back_since_s |= dict.fromkeys(new, math.inf)
+        state.curves.keep(plan.endpoint_at)
+    state.plan, state.stale, state.load, state.rps, state.usual_rps = plan, True, Load(), None, None
     state.ask = state.under_way = state.asked = state.answer = None
     return True
 
@@ -119,6 +152,8 @@ def with_table(state: RouterState, table: RoutingTable) -> None:
     known = state.heard.get(table.service)
     if known is None or (table.epoch, table.version) > (known.epoch, known.version):
         state.heard[table.service] = table
+        if state.number is None:
+            state.budgets.restore(table.budgets)
 
 
 def next_number(state: RouterState, now_s: float) -> Number:

@@ -5,35 +5,57 @@ shares ─► damp ─► build ─► check ─► differs? ─► said, signed
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import numpy as np
 
 from router_sync.ladder import Standing
 from router_sync.layout import Bools, Floats, Layout
+from router_sync.notices import leave_by_s
 from router_sync.orders import words
-from router_sync.policy import Masks
+from router_sync.policy.law import Law
+from router_sync.quotes import Quoted
 from router_sync.score import Scores
 from streams.contract.errors import TableRefused
-from streams.contract.records import Endpoint, EndpointState, Fleet, Order, Route, RoutingTable, TableEndpoint
+from streams.contract.records import (
+    Endpoint,
+    EndpointState,
+    Fleet,
+    Interruption,
+    Order,
+    RequestClass,
+    Route,
+    RoutingTable,
+    Spent,
+    TableEndpoint,
+)
 from streams.contract.topics import MAX_VALUE_BYTES
 
 MOST_MOVED: Final = 0.5
 """Of a route's share, per table, unless law, health or a first table ask for more."""
 DIFFERS: Final = 0.02
+ANCHOR_BYTES: Final = 128
+"""Room for the digest of the decision, which is known last."""
 NEWS: Final = 0.1
 NOTHING: Final = 1e-6
 """Shares up to this are left out, such as the last of what is damped away: rounded they would be none."""
 FALLBACKS: Final = 16
 LEAST_BAD: Final = "every allowed endpoint is down: the least bad stay in"
+LEAVING: Final = "every allowed endpoint is about to go, or down"
 NOWHERE: Final = "law leaves no endpoint"
 DRAINED: Final = "every allowed endpoint is drained"
-_DECLARED: Final = ("url", "provider", "region", "zone", "jurisdiction", "api", "health_path")
+_DECLARED: Final = (
+    "url", "provider", "region", "zone", "jurisdiction", "api", "health_path", "instance", "market", "edge", "parent",
+    "parent_country", "certificates",
+)  # fmt: skip
+_OF_CLASS: Final = ("data_class", "jurisdictions", "tenant", "purpose", "complexity", "tier")
+"""What a route says of its class, for law to be checked where it is followed."""
 _declared = attrgetter(*_DECLARED)
+_of_class = attrgetter(*_OF_CLASS)
 _size = msgspec.json.Encoder().encode
 RouteKey = tuple[str, str]
 """(origin, class)"""
@@ -58,10 +80,18 @@ class Draft:
     """[F, E] what a route may use now."""
     standings: Mapping[str, Standing]
     scores: Scores
+    quoted: Quoted
     p95_ms: Floats
     """[F, E] inside each endpoint, measured or declared."""
+    admit: Floats | None = None
+    """[F] the share of each flow's requests that gateways admit; None: all."""
+    spent: tuple[Spent, ...] = ()
     orders: Mapping[str, Order] = field(default_factory=dict)
     """Endpoint to the order that drains it."""
+    leaving: Mapping[str, Interruption] = field(default_factory=dict)
+    """Endpoint to the notice that it is about to go."""
+    held: Mapping[str, str] = field(default_factory=dict)
+    """Service to by whose order its shares are held, and why."""
 
 
 def build(
@@ -92,6 +122,9 @@ def build(
         routes=tuple(_route(draft, row) for row in plan.rows_of[service].tolist()),
         reason=reason[:2000],
         evidence_at_s=evidence_at_s,
+        budgets=draft.spent,
+        policies=plan.law.policies,
+        held=draft.held.get(service, ""),
     )
 
 
@@ -105,16 +138,37 @@ def latency_ms(draft: Draft, service: str) -> Floats:
 def _endpoints(draft: Draft, service: str, last: RoutingTable | None) -> Iterator[TableEndpoint]:
     columns = draft.plan.served[service].tolist()
     before = last.endpoints if last is not None else (None,) * len(columns)
+    rps, price, replicas = capacity_rps(draft), draft.scores.parts["price"][0], draft.quoted.replicas
     for column, p95_ms, old in zip(columns, latency_ms(draft, service).tolist(), before, strict=True):
-        endpoint = draft.plan.fleet.endpoints[column]
-        state = _state(endpoint, draft)
-        if old is not None and old.state == state and old.latency_p95_ms == p95_ms:
+        endpoint, ready = draft.plan.fleet.endpoints[column], float(replicas[column])
+        left_s = _left_by_s(draft, endpoint.name)
+        new = _Now(_state(endpoint, draft, ready), float(rps[column]), float(price[column]), p95_ms, left_s)
+        if old is not None and new == _now(old):
             yield old
         else:
-            yield _endpoint(endpoint, service, state, float(draft.plan.price_usd[column]), p95_ms)
+            yield _endpoint(endpoint, service, new, ready)
 
 
-def _endpoint(endpoint: Endpoint, service: str, state: EndpointState, price_usd: float, p95_ms: float) -> TableEndpoint:
+def _left_by_s(draft: Draft, endpoint: str) -> float | None:
+    notice = draft.leaving.get(endpoint)
+    return leave_by_s(notice) if notice is not None else None
+
+
+class _Now(NamedTuple):
+    """What may differ from table to table."""
+
+    state: EndpointState
+    capacity_rps: float
+    price_usd: float
+    p95_ms: float
+    leave_by_s: float | None
+
+
+def _now(said: TableEndpoint) -> _Now:
+    return _Now(said.state, said.capacity_rps, said.cost_usd_per_request, said.latency_p95_ms, said.leave_by_s)
+
+
+def _endpoint(endpoint: Endpoint, service: str, now: _Now, replicas: float) -> TableEndpoint:
     return TableEndpoint(
         name=endpoint.name,
         url=endpoint.url,
@@ -122,23 +176,32 @@ def _endpoint(endpoint: Endpoint, service: str, state: EndpointState, price_usd:
         region=endpoint.region,
         zone=endpoint.zone,
         jurisdiction=endpoint.jurisdiction,
-        state=state,
-        capacity_rps=endpoint.capacity_rps * endpoint.replicas,
-        concurrency=endpoint.concurrency * endpoint.replicas,
-        cost_usd_per_request=price_usd,
-        latency_p95_ms=p95_ms,
+        state=now.state,
+        capacity_rps=now.capacity_rps,
+        concurrency=round(endpoint.concurrency * replicas),
+        cost_usd_per_request=now.price_usd,
+        latency_p95_ms=now.p95_ms,
         continues=endpoint.continues,
         api=endpoint.api,
         model=endpoint.models.get(service, ""),
         health_path=endpoint.health_path,
+        leave_by_s=now.leave_by_s,
+        instance=endpoint.instance,
+        market=endpoint.market,
+        edge=endpoint.edge,
+        parent=endpoint.parent,
+        parent_country=endpoint.parent_country,
+        certificates=endpoint.certificates,
     )
 
 
-def _state(endpoint: Endpoint, draft: Draft) -> EndpointState:
-    if endpoint.replicas == 0 or endpoint.name in draft.orders:
+def _state(endpoint: Endpoint, draft: Draft, replicas: float) -> EndpointState:
+    if replicas <= 0 or endpoint.name in draft.orders:
         return "drain"
     standing = draft.standings.get(endpoint.name)
-    return "ready" if standing is None or standing.usable else "down"
+    if standing is not None and not standing.usable:
+        return "down"
+    return "drain" if endpoint.name in draft.leaving else "ready"
 
 
 def _route(draft: Draft, row: int) -> Route:
@@ -155,19 +218,37 @@ def _route(draft: Draft, row: int) -> Route:
         shares=_rounded(draft.shares[row, chosen]),
         fallbacks=tuple(plan.names[c] for c in next_best),
         reason=_why(draft, row),
+        **_admit(draft, row),
+        data_class=flow.class_.data_class,
+        jurisdictions=flow.class_.jurisdictions,
+        origin_country=plan.countries[flow.origin],
+        tenant=flow.class_.tenant,
+        purpose=flow.class_.purpose,
+        complexity=flow.class_.complexity,
+        simple_class=flow.class_.simple_class,
+        simple_tokens=flow.class_.simple_tokens,
     )
+
+
+def _admit(draft: Draft, row: int) -> dict[str, Any]:
+    """Left out where all are admitted, as defaults are on the wire."""
+    return {} if draft.admit is None or draft.admit[row] >= 1.0 else {"admit": float(draft.admit[row])}
 
 
 def _why(draft: Draft, row: int) -> str:
     allowed = draft.plan.may[row]
     if not allowed.any():
-        return NOWHERE
+        refs = ", ".join(draft.plan.law.closed_by(draft.plan.flows[row].key))
+        return f"{NOWHERE}: {refs}"[:2000] if refs else NOWHERE
     names = [draft.plan.names[c] for c in np.flatnonzero(allowed)]
     left = [name for name in names if name not in draft.orders]
     if not left:
         return f"{DRAINED}; {words(names[0], draft.orders[names[0]])}"[:2000]
     standing = [draft.standings.get(name) for name in left]
-    return LEAST_BAD if all(s is not None and not s.usable for s in standing) else ""
+    bad = [s is not None and not s.usable for s in standing]
+    if all(bad):
+        return LEAST_BAD
+    return LEAVING if all(b or name in draft.leaving for b, name in zip(bad, left, strict=True)) else ""
 
 
 def _rounded(shares: Floats) -> tuple[float, ...]:
@@ -213,24 +294,50 @@ def moves(old: RoutingTable, new: RoutingTable) -> dict[RouteKey, float]:
     return out
 
 
-def news(old: RoutingTable | None, now_ms: Floats) -> bool:
-    """Whether what is known of an endpoint's latency has moved, so that gateways should know before the heartbeat.
+def news(old: RoutingTable | None, draft: Draft, service: str) -> bool:
+    """Whether gateways should know before the heartbeat: of latencies, replicas, deadlines, of how much to shed.
 
-    `now_ms` is of the same endpoints, in the table's order.
+    `old` has the same endpoints and routes.
     """
     if old is None:
         return True
-    said = np.array([e.latency_p95_ms for e in old.endpoints])
-    return bool((np.abs(said - now_ms) > NEWS * now_ms).any())
+    if any(e.leave_by_s != _left_by_s(draft, e.name) for e in old.endpoints):
+        return True
+    now_ms, served = latency_ms(draft, service), draft.plan.served[service]
+    said_ms, said_rps = (np.array([getattr(e, f) for e in old.endpoints]) for f in ("latency_p95_ms", "capacity_rps"))
+    if (np.abs(said_ms - now_ms) > NEWS * now_ms).any() or not np.allclose(said_rps, capacity_rps(draft)[served]):
+        return True
+    admits = [1.0] * len(old.routes) if draft.admit is None else draft.admit[draft.plan.rows_of[service]].tolist()
+    return admits_differ([route.admit for route in old.routes], admits)
+
+
+def capacity_rps(draft: Draft) -> Floats:
+    """[E] of the replicas that are ready, as tables say it."""
+    out: Floats = np.round(draft.plan.replica_rps * draft.quoted.replicas, 6)
+    return out
 
 
 def differs(old: RoutingTable | None, new: RoutingTable, by: float = DIFFERS) -> bool:
     """Whether gateways should hear of `new` at once: other endpoints, states or routes, or `by` of a route moved."""
-    if old is None or old.fleet_version != new.fleet_version or old.default_class != new.default_class:
+    if old is None or (old.fleet_version, old.default_class, old.held) != (
+        new.fleet_version, new.default_class, new.held
+    ):  # fmt: skip
         return True
     ends = [tuple((e.name, e.url, e.state, e.capacity_rps) for e in table.endpoints) for table in (old, new)]
     keys = [tuple((r.origin, r.class_, bool(r.endpoints), r.reason) for r in table.routes) for table in (old, new)]
-    return ends[0] != ends[1] or keys[0] != keys[1] or max(moves(old, new).values(), default=0.0) >= by
+    admits = [[r.admit for r in table.routes] for table in (old, new)]
+    if ends[0] != ends[1] or keys[0] != keys[1] or admits_differ(admits[0], admits[1], by):
+        return True
+    return max(moves(old, new).values(), default=0.0) >= by
+
+
+def admits_differ(old: Sequence[float], new: Sequence[float], by: float = DIFFERS) -> bool:
+    """Whether gateways should hear how much to shed: `by` more or less of a route, or none at all any more.
+
+    >>> admits_differ([1.0, 0.5], [1.0, 0.51]), admits_differ([1.0, 0.99], [1.0, 1.0])
+    (False, True)
+    """
+    return any(abs(a - b) >= by or (a < 1.0) != (b < 1.0) for a, b in zip(old, new, strict=True))
 
 
 # ---------------------------------------------------------------- check
@@ -239,7 +346,7 @@ def differs(old: RoutingTable | None, new: RoutingTable, by: float = DIFFERS) ->
 def check(
     table: RoutingTable,
     fleet: Fleet,
-    law: Masks,
+    law: Law,
     previous: RoutingTable | None = None,
     *,
     bounded: bool = True,
@@ -254,16 +361,20 @@ def check(
     state_of = _check_endpoints(table, fleet)
     expected = {(o.name, c.name) for o in fleet.origins for s in fleet.services if s.name == table.service
                 for c in s.classes}  # fmt: skip
+    _check_policies(table, law)
     routed = [(r.origin, r.class_) for r in table.routes]
     if set(routed) != expected or len(routed) != len(expected):
         raise TableRefused("routes", sorted(set(routed) ^ expected), "there is not one route per origin and class")
+    classes = {c.name: c for s in fleet.services if s.name == table.service for c in s.classes}
+    country = {origin.name: origin.jurisdiction for origin in fleet.origins}
     for route in table.routes:
+        _check_facts(route, classes[route.class_], country[route.origin])
         _check_route(route, table.service, law, state_of, drained)
     if previous is not None and bounded:
         for key, moved in moves(previous, table).items():
             if moved > MOST_MOVED + 1e-3:
                 raise TableRefused(f"routes {key[1]}@{key[0]}", moved, f"more than {MOST_MOVED:.0%} moved at once")
-    if (size := len(_size(table))) > MAX_VALUE_BYTES:
+    if (size := len(_size(table))) > MAX_VALUE_BYTES - ANCHOR_BYTES:
         raise TableRefused("table", size, f"is larger than {MAX_VALUE_BYTES} bytes: serve fewer classes per service")
 
 
@@ -297,28 +408,45 @@ def _check_endpoints(table: RoutingTable, fleet: Fleet) -> dict[str, EndpointSta
     return state_of
 
 
+def _check_policies(table: RoutingTable, law: Law) -> None:
+    if table.policies != law.policies:
+        names = [policy.name for policy in table.policies]
+        raise TableRefused("policies", names, "are not the fleet's, without their preferences")
+
+
+def _check_facts(route: Route, class_: RequestClass, country: str) -> None:
+    """By these a gateway checks the law: they have to be the class's own."""
+    for part, value, told in zip(_OF_CLASS, _of_class(route), _of_class(class_), strict=True):
+        if value != told:
+            raise TableRefused(f"routes {route.class_}@{route.origin}.{part}", value, f"the fleet says {told}")
+    if route.origin_country != country:
+        at = f"routes {route.class_}@{route.origin}.origin_country"
+        raise TableRefused(at, route.origin_country, f"the fleet says {country}")
+
+
 def _check_route(
-    route: Route, service: str, law: Masks, state_of: Mapping[str, EndpointState], drained: Collection[str]
+    route: Route, service: str, law: Law, state_of: Mapping[str, EndpointState], drained: Collection[str]
 ) -> None:
-    at = f"routes {route.class_}@{route.origin}"
+    at, key = f"routes {route.class_}@{route.origin}", (service, route.origin, route.class_)
     for name in (*route.endpoints, *route.fallbacks):
         if name not in state_of:
             raise TableRefused(at, name, "is not among the table's endpoints")
-        if not law.allows(service, route.class_, name):
-            raise TableRefused(at, name, f"is forbidden: {law.why_not(service, route.class_, name)}")
+        if not law.allows(key, name):
+            raise TableRefused(at, name, f"is forbidden: {law.why_not(key, name)}")
         if name in drained:
             raise TableRefused(at, name, "is drained by an operator")
-    lawful = law.allowed(service, route.class_)
+    lawful = law.allowed(key)
     allowed = [name for name in state_of if name in lawful and name not in drained]
     if not route.endpoints and allowed:
         raise TableRefused(at, (), f"is empty although {len(allowed)} endpoints are allowed")
-    if route.endpoints and not _adds_up(route):
+    if route.endpoints and not adds_up(route):
         raise TableRefused(at, route.shares, "shares are not positive or do not add up to 1, one per endpoint")
     idle = [name for name in (*route.endpoints, *route.fallbacks) if state_of[name] != "ready"]
     if idle and any(state_of[name] == "ready" for name in allowed):
         raise TableRefused(at, idle[0], f"is {state_of[idle[0]]} while others are ready")
 
 
-def _adds_up(route: Route) -> bool:
+def adds_up(route: Route) -> bool:
+    """Whether its shares are positive, one per endpoint, and add up to 1."""
     alike = len(route.shares) == len(route.endpoints) == len(set(route.endpoints))
     return alike and min(route.shares) > 0 and abs(sum(route.shares) - 1.0) <= 1e-6

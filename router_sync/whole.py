@@ -12,7 +12,7 @@ import highspy
 import numpy as np
 
 from router_sync.layout import Floats, Ints
-from router_sync.problem import CROWDING, WIDTHS, Problem
+from router_sync.problem import SEGMENTS, Problem
 
 
 class Optimum(NamedTuple):
@@ -31,7 +31,7 @@ class Quiet(highspy.Highs):  # type: ignore[misc]
 
 
 @dataclass(frozen=True, slots=True)
-class _Model:
+class Model:
     """The programme in columns: pairs that stay, pairs that move, unserved, segments. Rows: flows, then groups."""
 
     flow: Ints
@@ -48,25 +48,26 @@ class _Model:
 
 def optimum(small: Problem, limit_s: float) -> Optimum | None:
     """The best of all shares, by merged group; None when HiGHS found none in `limit_s` seconds. Something is open."""
-    model = _model(small)
-    solver = _run(model, limit_s)
+    asked = model(small)
+    solver = _run(asked, limit_s)
     if solver.getModelStatus() != highspy.HighsModelStatus.kOptimal:
         return None
     solution = solver.getSolution()
-    values = np.array(solution.col_value)[: len(model.flow)]
+    values = np.array(solution.col_value)[: len(asked.flow)]
     shares = np.zeros(small.cost_usd.shape)
-    np.add.at(shares, (model.flow, model.group), np.maximum(values, 0.0) / small.demand_rps[model.flow])
+    np.add.at(shares, (asked.flow, asked.group), np.maximum(values, 0.0) / small.demand_rps[asked.flow])
     shares /= np.maximum(shares.sum(axis=1, keepdims=True), 1.0)
-    return Optimum(shares, _bound(model, np.array(solution.row_dual)))
+    return Optimum(shares, _bound(asked, np.array(solution.row_dual)))
 
 
-def _model(small: Problem) -> _Model:
+def model(small: Problem) -> Model:
+    """The programme of a problem."""
     stays = np.minimum(np.where(small.open, small.in_force, 0.0), small.most_share)
     moves = np.where(small.open, small.most_share, 0.0) - stays
     flow, group = np.hstack((np.nonzero(stays), np.nonzero(small.open)))
     upper = np.concatenate((stays[stays > 0], moves[small.open])) * small.demand_rps[flow]
     flows, groups = small.cost_usd.shape
-    parts = len(WIDTHS)
+    parts = SEGMENTS
     ends = np.repeat(np.arange(groups), parts)
     demand = small.demand_rps
     pair_usd = small.cost_usd[flow, group]
@@ -74,11 +75,11 @@ def _model(small: Problem) -> _Model:
     scale = max(float(np.median(pair_usd)), 1e-12)
     two_rows = np.column_stack((flow, flows + group)).ravel()
     lengths = np.concatenate((np.full(len(flow), 2), np.ones(flows + groups * parts, np.intp)))
-    return _Model(
+    return Model(
         flow=flow,
         group=group,
-        cost=np.concatenate((pair_usd, small.unserved_usd, np.outer(small.crowd_usd, CROWDING).ravel())) / scale,
-        upper=np.concatenate((upper, demand, np.outer(small.capacity_rps, WIDTHS).ravel())),
+        cost=np.concatenate((pair_usd, small.unserved_usd, small.crowd_usd.ravel())) / scale,
+        upper=np.concatenate((upper, demand, np.outer(small.capacity_rps, small.widths).ravel())),
         right=np.concatenate((demand, np.zeros(groups))),
         starts=np.concatenate(([0], np.cumsum(lengths))),
         index=np.concatenate((two_rows, np.arange(flows), flows + ends)),
@@ -87,7 +88,7 @@ def _model(small: Problem) -> _Model:
     )
 
 
-def _run(model: _Model, limit_s: float) -> Any:
+def _run(model: Model, limit_s: float) -> Any:
     lp = highspy.HighsLp()
     lp.num_col_, lp.num_row_ = len(model.cost), len(model.right)
     lp.col_cost_, lp.col_lower_, lp.col_upper_ = model.cost, np.zeros(len(model.cost)), model.upper
@@ -104,7 +105,7 @@ def _run(model: _Model, limit_s: float) -> Any:
     return solver
 
 
-def _bound(model: _Model, dual: Floats) -> float:
+def _bound(model: Model, dual: Floats) -> float:
     """What no solution can cost less than, by weak duality: it holds whatever HiGHS' tolerances were."""
     columns = np.repeat(np.arange(len(model.cost)), np.diff(model.starts))
     reduced = model.cost - np.bincount(columns, model.value * dual[model.index], len(model.cost))

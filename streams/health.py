@@ -12,6 +12,7 @@ the tick.
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -28,7 +29,7 @@ from streams.contract.records import Buckets, EndpointHealth, EndpointMetrics, E
 from streams.contract.topics import FLEET
 from streams.evidence import FRESH_S, Evidence, LastWord, newest
 from streams.health_odd import Wrong, contradictions
-from streams.health_view import KINDS, Picture, leave, tell
+from streams.health_view import COLUMNS, KINDS, TOKENS, WITH_TOKENS, Picture, leave, tell
 from streams.known import Known, latest, misfits
 from streams.names import Names, grown
 from streams.runtime.edge import TIMES
@@ -86,7 +87,7 @@ class HealthState:
 
     def __post_init__(self) -> None:
         self.latency, self.ttft = Window(self.window_s), Window(self.window_s)
-        self.tally = Tally(1 + len(KINDS), self.window_s)
+        self.tally = Tally(COLUMNS, self.window_s)
 
     def reserve(self) -> None:
         """Give every known name a place in every column."""
@@ -280,12 +281,19 @@ def _fold_lists(window: Window, said: _Said, lists: Sequence[tuple[float, ...]])
 
 
 def _fold_buckets(window: Window, said: _Said, buckets: Sequence[Buckets | None]) -> None:
-    for row, second, i in zip(said.rows, said.seconds, said.index, strict=True):
+    """All histograms of a batch at once, those of each gamma together."""
+    of_gamma: defaultdict[float, list[tuple[int, Buckets]]] = defaultdict(list)
+    for place, i in enumerate(said.index.tolist()):
         if (held := buckets[i]) is not None and held.index:
-            index = np.array(held.index, np.int64)
-            ours = index if held.gamma == GAMMA else rebucket(index, held.gamma)
-            same = np.full(len(ours), row), np.full(len(ours), second)
-            window.fold_counts(*same, ours, np.array(held.count, np.int64))
+            of_gamma[held.gamma].append((place, held))
+    for gamma, found in of_gamma.items():
+        places = np.repeat([place for place, _ in found], [len(held.index) for _, held in found])
+        index, count = (
+            np.fromiter(chain.from_iterable(column), np.int64, len(places))
+            for column in ([held.index for _, held in found], [held.count for _, held in found])
+        )
+        ours = index if gamma == GAMMA else rebucket(index, gamma)
+        window.fold_counts(said.rows[places], said.seconds[places], ours, count)
 
 
 def _fold_counts(state: HealthState, said: _Said) -> None:
@@ -294,6 +302,11 @@ def _fold_counts(state: HealthState, said: _Said) -> None:
     state.tally.fold(said.rows[outside], 0, said.seconds[outside], said.requests[outside])
     if any(said.cells["errors"]):
         _fold_errors(state, said, outside)
+    tokens = said.column("tokens_in")
+    told = outside & ~np.isnan(tokens)
+    if told.any():
+        state.tally.fold(said.rows[told], TOKENS, said.seconds[told], tokens[told].astype(np.int64))
+        state.tally.fold(said.rows[told], WITH_TOKENS, said.seconds[told], said.requests[told])
     in_flight = said.column("in_flight")
     known = outside & ~np.isnan(in_flight)
     if known.any():

@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 KINDS: Final[tuple[ErrorKind, ...]] = get_args(ErrorKind)
 _HARD: Final = np.array([k in HARD_ERRORS for k in KINDS])
 _RATED: Final = np.array([k != "client_4xx" for k in KINDS])
+TOKENS: Final = 1 + len(KINDS)
+WITH_TOKENS: Final = TOKENS + 1
+COLUMNS: Final = WITH_TOKENS + 1
+"""Of the tally: requests, errors by kind, tokens in, and the requests these came with."""
 RATE_S: Final = 10
 """Rates look back this far."""
 ENOUGH: Final = 20
@@ -52,6 +56,8 @@ class Picture:
         recent = state.tally.total(len(state.rows), _rated_from(now_s))[rows]
         self.rps = recent[:, 0] / (now_s - _rated_from(now_s))
         self.totals = np.minimum(state.tally.total(len(state.rows))[rows], _COUNT)
+        tokens, brought = self.totals[:, TOKENS].astype(np.float64), self.totals[:, WITH_TOKENS]
+        self.tokens = np.divide(tokens, brought, out=np.full(len(rows), np.nan), where=brought > 0)
         self.values = state.latency.quantiles((0.5, 0.95, 0.99), rows)
         self.ttft = state.ttft.quantiles((0.95,), rows)[:, 0]
         self.counts = np.minimum(state.latency.counts()[rows], _COUNT)
@@ -88,6 +94,7 @@ class Picture:
             errors={k: tuple(totals[:, 1 + i].tolist()) for i, k in enumerate(KINDS) if totals[:, 1 + i].any()},
             in_flight=_whole(self.in_flight[part]),
             queue=_whole(self.queue[part]),
+            tokens_in=() if np.isnan(self.tokens[part]).all() else _known(self.tokens[part]),
             age_s=_known(np.where(heard_s > 0, np.maximum(0.0, self.now_s - heard_s), np.nan)),
             first_error_at_s=_known(self.first_error_s[part], 6),
             last_ok_at_s=_known(np.where(ok_s > 0, ok_s, np.nan), 6),
@@ -119,7 +126,8 @@ def verdicts(state: HealthState, rows: NDArray[np.intp], now_s: float, recent_ro
     ends = len(state.ends)
     accusers, defenders = state.evidence.judge(ends, now_s)
     recent = _by_endpoint(state, rows, recent_rows)
-    rated, hard = recent[:, 1:][:, _RATED].sum(axis=1), recent[:, 1:][:, _HARD].sum(axis=1)
+    errors = recent[:, 1:TOKENS]
+    rated, hard = errors[:, _RATED].sum(axis=1), errors[:, _HARD].sum(axis=1)
     failing = (recent[:, 0] >= ENOUGH) & (rated > 0.2 * recent[:, 0])
     tried_s = state.tried_s[:ends]
     silent = tried_s < now_s - FRESH_S
@@ -154,7 +162,7 @@ def _by_endpoint(state: HealthState, rows: NDArray[np.intp], recent: Sums) -> Su
 
 
 def _rate(recent: Sums, rated: int) -> str:
-    worst = KINDS[int(np.argmax(np.where(_RATED, recent[1:], -1)))]
+    worst = KINDS[int(np.argmax(np.where(_RATED, recent[1:TOKENS], -1)))]
     return f"{rated} of {recent[0]} requests failed in {RATE_S} s, most by {worst}"
 
 

@@ -69,6 +69,10 @@ class Settings(BaseSettings):
     """How often a table is published though nothing changed."""
     latency_usd_per_s: float = Field(0.001, ge=0, le=1000)
     """What a second of a request's latency costs in the objective."""
+    carbon_usd_per_kg: float = Field(0.1, ge=0, le=100)
+    """What a kilogram of CO2-equivalent costs in the objective; 0.1 is 100 dollars a tonne."""
+    carbon_kind: Literal["average", "marginal"] = "average"
+    """Which series of carbon intensity is gone by; the two are never mixed."""
 
     state_dir: Path = Path(".tradewind")
     """Folder of keys, kept tables, and the embedded Kafka's data."""

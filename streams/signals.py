@@ -57,8 +57,24 @@ VERDICTS: Final = _gauge("endpoints", "Endpoints by verdict, as of their partiti
 # decided
 TABLES: Final = _counter("tables_published_total", "Routing tables published.", "service", "why")
 SOLVE_S: Final = _histogram("solve_seconds", "Time of one solve.", _SECONDS, "method")
+RESERVE: Final = _gauge("reserve_share", "Of each endpoint's capacity, kept for what nobody expects.")
+ZONE_LOSS: Final = _gauge("zone_loss_unserved_rps", "Requests/s without capacity if the zone that carries most fell.")
+BUDGET_SPENT: Final = _gauge("budget_spent", "Spent of a budget since the day began, in its unit.", "budget")
+BUDGET_PRICE: Final = _gauge(
+    "budget_price", "The price that keeps a budget: extra dollars per dollar, or per kg.", "budget"
+)
 GAP: Final = _gauge("objective_gap_share", "Objective of the greedy shares above the LP's, as a share.", "service")
 UNSERVED: Final = _gauge("unserved_rps", "Demand no allowed capacity is left for.", "service")
+HELD: Final = _gauge("table_held", "1 while an operator's order holds the shares of a table.", "service")
+WAITING: Final = _gauge("deferred_jobs", "Jobs that wait for a cheaper or greener hour.")
+RELEASED: Final = _counter("deferred_released_total", "Jobs that were told to begin.", "service")
+
+# actuators
+PLANS: Final = _counter("plans_total", "Capacity plans handed to actuators, by what came of them.", "kind", "outcome")
+REPLICAS: Final = _gauge("pool_replicas", "Replicas of a pool as its actuator saw it last.", "pool", "state")
+LAUNCH_S: Final = _histogram(
+    "launch_seconds", "From a launch to readiness.", (5, 10, 20, 30, 60, 120, 180, 300, 600, 1200, 3600), "kind"
+)
 
 # gateways
 REQUESTS: Final = _counter("requests_total", "Requests answered by the gateway.", "service", "class", "code")
@@ -66,9 +82,29 @@ ATTEMPTS: Final = _counter("attempts_total", "Attempts at endpoints.", "endpoint
 REQUEST_S: Final = _histogram("request_seconds", "From the request's last byte to the answer's.", _SECONDS, "class")
 RETRIES: Final = _counter("retries_total", "Attempts after the first.", "reason")
 CONTINUED: Final = _counter("streams_continued_total", "Streams that broke off and went on at another endpoint.")
+LEFT: Final = _counter(
+    "streams_left_total", "Streams at endpoints that were to be left: moved, kept or lost, and why.",
+    "outcome", "reason",
+)  # fmt: skip
 LOST_SERVABLE: Final = _counter(
     "lost_servable_total", "Requests that failed though an endpoint was left that had not been asked.", "service"
 )
+SHED: Final = _counter(
+    "shed_total", "Requests refused so that others are in time, by who said so: table, full, limits.",
+    "service", "class", "why",
+)  # fmt: skip
+SATURATION: Final = _gauge(
+    "route_saturation", "How full a route's endpoints are, as this gateway sees it; 1 is full.", "service", "class"
+)
+SESSION_HOMES: Final = _counter(
+    "session_homes_total", "Homes of sessions: begun, moved, or learnt from other gateways; and why they moved.",
+    "what", "why",
+)  # fmt: skip
+UNLAWFUL: Final = _counter(
+    "unlawful_routes_total", "Endpoints that a table's routes name and its own law forbids; gateways leave them out.",
+    "service",
+)  # fmt: skip
+GUARDED: Final = _counter("guard_refusals_total", "Requests that an endpoint's guard refused by law.", "endpoint")
 TABLE_AGE: Final = _gauge("table_age_seconds", "Age of the table in force.", "service")
 TABLE_VERSION: Final = _gauge("table_version", "Version of the table in force.", "service")
 TABLE_EPOCH: Final = _gauge("table_epoch", "Epoch of the table in force.", "service")

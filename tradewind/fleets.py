@@ -8,6 +8,8 @@ import msgspec
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
+from router_sync.policy.likely import cautions
+from streams import signals
 from streams.contract import topics
 from streams.contract.errors import BadSetting, Missing
 from streams.contract.records import Fleet
@@ -16,6 +18,7 @@ from streams.runtime.access import client_options
 from streams.settings import Settings
 
 REACH_S = 10.0
+TOLD = 20
 
 
 async def publish(fleet: Fleet, settings: Settings) -> None:
@@ -26,6 +29,7 @@ async def publish(fleet: Fleet, settings: Settings) -> None:
     meaning.
     """
     value = value_of(fleet)
+    warn(fleet)
     await admin.require(settings, [topics.FLEET], role="publisher")
     producer = AIOKafkaProducer(**client_options(settings), acks="all", enable_idempotence=True)
     try:
@@ -57,6 +61,15 @@ def value_of(fleet: Fleet) -> bytes:
             f"At most {topics.MAX_VALUE_BYTES} fit on the topic: split it in fleets with a topic prefix each",
         )
     return value
+
+
+def warn(fleet: Fleet) -> None:
+    """Events for what can be used and is likely not meant; the fleet goes out all the same."""
+    found = list(cautions(fleet))
+    for path, value, remedy in found[:TOLD]:
+        signals.event("fleet_caution", "warning", fleet=fleet.fleet, field=path, value=value, remedy=remedy)
+    if len(found) > TOLD:
+        signals.event("fleet_cautions", "warning", fleet=fleet.fleet, count=len(found), told=TOLD)
 
 
 def _headers(fleet: Fleet, now_s: float) -> list[tuple[str, bytes]]:

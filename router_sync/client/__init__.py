@@ -6,7 +6,10 @@
         if table := follower.offer(found, now_s()):
             picker.adopt(table)
     ...
-    if pick := picker.pick("eu", "chat"):
+    route = picker.route("eu", "chat")
+    if route is None or not picker.admits(route):
+        ...  # nothing leads there; or there is not room for all: answer 429
+    elif pick := picker.pick("eu", "chat"):
         trial = pick.endpoint.begin()
         ...
         pick.endpoint.ok(monotonic_s(), latency_ms, trial)

@@ -7,10 +7,12 @@ from math import exp
 from typing import Final
 
 from router_sync.client.breaker import Breaker
-from streams.contract.records import HARD_ERRORS, ErrorKind, TableEndpoint
+from streams.contract.records import HARD_ERRORS, ErrorKind, Route, TableEndpoint, Tier
 
 PEAK_DECAY_S: Final = 10.0
 USUAL_DECAY_S: Final = 60.0
+RANK: Final[dict[Tier, int]] = {"premium": 0, "standard": 1, "sheddable": 2}
+"""Of tiers; the highest is first."""
 
 
 class LocalEndpoint:
@@ -20,8 +22,9 @@ class LocalEndpoint:
     """
 
     __slots__ = (
-        "_answers", "api", "breaker", "continues", "health_path", "heard_at_s", "in_flight", "model", "name", "peak_ms",
-        "provider", "region", "seen_at_s", "state", "url", "usual_ms", "zone",
+        "_answers", "api", "breaker", "concurrency", "continues", "health_path", "heard_at_s", "in_flight",
+        "leave_by_s", "model", "name", "peak_ms", "provider", "rank", "region", "seen_at_s", "slo_ms", "state", "url",
+        "usual_ms", "zone",
     )  # fmt: skip
 
     def __init__(self, described: TableEndpoint, rng: random.Random) -> None:
@@ -41,6 +44,12 @@ class LocalEndpoint:
         self.url, self.state, self.continues = described.url, described.state, described.continues
         self.provider, self.region, self.zone = described.provider, described.region, described.zone
         self.api, self.model, self.health_path = described.api, described.model, described.health_path
+        self.concurrency, self.leave_by_s = described.concurrency, described.leave_by_s
+        self.slo_ms, self.rank = float("inf"), max(RANK.values())
+
+    def lead(self, route: Route) -> None:
+        """`route` leads here: `slo_ms` is of the strictest that does, `rank` of the highest tier."""
+        self.slo_ms, self.rank = min(self.slo_ms, route.slo_p95_ms), min(self.rank, RANK[route.tier])
 
     def begin(self) -> bool:
         """A request goes there; True when it is the breaker's trial. Hand the answer to what ends it."""

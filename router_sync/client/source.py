@@ -20,12 +20,15 @@ from router_sync.client.shelf import Found, unpack
 from streams import signals
 from streams.contract.errors import Stop
 from streams.contract.rights import Right
-from streams.contract.topics import MAX_VALUE_BYTES, ROUTING_TABLE
+from streams.contract.topics import MAX_VALUE_BYTES, ROUTING_TABLE, Topic
 from streams.runtime import preflight
 from streams.runtime.access import Access, client_options, resolved
+from streams.runtime.clock import Clock
 
 _FIRST_WAIT_S: Final = 0.2
 _LONGEST_WAIT_S: Final = 1.0
+_PATIENT_S: Final = 30.0
+_MOST_BACK: Final = 100_000
 _POLL_MS: Final = 1000
 _QUIET_POLLS: Final = 3
 _ANSWER_S: Final = 3.0
@@ -51,35 +54,47 @@ class _NotThere(OSError):
 class _Away:
     """Tells of an absence once when it begins and once when it ends."""
 
-    def __init__(self, source: str) -> None:
-        self._source = source
+    def __init__(self, source: str, what: str = "table") -> None:
+        self._source, self._what = source, what
         self._reason: str | None = None
 
     def begins(self, reason: str) -> None:
         if reason != self._reason:
             again = {} if self._reason is None else {"before": self._reason}
-            signals.event("table_source_away", "warning", source=self._source, reason=reason, **again)
+            signals.event(f"{self._what}_source_away", "warning", source=self._source, reason=reason, **again)
         self._reason = reason
 
     def ends(self) -> None:
         if self._reason is not None:
-            signals.event("table_source_back", source=self._source, was_away_because=self._reason)
+            signals.event(f"{self._what}_source_back", source=self._source, was_away_because=self._reason)
         self._reason = None
 
 
 class KafkaSource:
     """All services' tables from `kafka`: no consumer group, from the start, skipping to each key's last.
 
-    `kafka` says how to get in, or is HOST:PORT where that is all. Raises BadSetting when a file it names is of no use.
+    `kafka` says how to get in, or is HOST:PORT where that is all. Another `topic` of one partition is followed from the
+    unix seconds that `since_s` says, all its records one by one, but no more than the last `_MOST_BACK` that are there.
+    Raises BadSetting when a file `kafka` names is of no use.
     """
 
-    def __init__(self, kafka: Access | str, prefix: str, *, client_id: str = "tradewind-gateway") -> None:
+    def __init__(
+        self,
+        kafka: Access | str,
+        prefix: str,
+        *,
+        client_id: str = "tradewind-gateway",
+        topic: Topic = ROUTING_TABLE,
+        since_s: Clock | None = None,
+    ) -> None:
         self.failures = 0
         self.why: str | None = "no broker has been reached yet"
         self._access, self._client_id = resolved(kafka), client_id
         client_options(self._access)  # what cannot be used is told at once
-        self._away = _Away(self._access.bootstrap_servers)
-        self._place = TopicPartition(ROUTING_TABLE.full(prefix), 0)
+        tables = topic is ROUTING_TABLE
+        self._away = _Away(self._access.bootstrap_servers, "table" if tables else topic.name.partition(".")[0])
+        self._place = TopicPartition(topic.full(prefix), 0)
+        self._since_s, self._longest_wait_s = since_s, _LONGEST_WAIT_S if tables else _PATIENT_S
 
     async def records(self) -> AsyncIterator[Found]:
         """Found records; after an outage it goes on where it was."""
@@ -104,10 +119,10 @@ class KafkaSource:
                     if consumer is not None:
                         await consumer.stop()
             await asyncio.sleep(wait_s)
-            wait_s = min(_LONGEST_WAIT_S, wait_s * 2)
+            wait_s = min(self._longest_wait_s, wait_s * 2)
 
     async def _reason(self, error: Exception) -> str:
-        """`error` in words: that we are not let in, or may not read the table, where it is that."""
+        """`error` in words: that we are not let in, or may not read the topic, where it is that."""
         if isinstance(error, KafkaError | _NotThere):
             may_read = Right("topic", self._place.topic, "READ")
             if (denied := await preflight.because(self._access, [may_read])) is not None:
@@ -132,10 +147,11 @@ class KafkaSource:
         begins = await consumer.beginning_offsets([self._place])
         end, begin = ends[self._place], begins[self._place]
         # a position beyond the end: the broker came back empty, so everything there is new
-        consumer.seek(self._place, position if position is not None and begin <= position <= end else begin)
+        known = position is not None and begin <= position <= end
+        consumer.seek(self._place, position if known else await self._first(consumer, begin, end))
         self.why = None
         self._away.ends()
-        for found in await self._last_per_key(consumer, end):
+        for found in await self._last_per_key(consumer, end) if self._since_s is None else ():
             yield found
         quiet = 0
         while True:
@@ -146,6 +162,13 @@ class KafkaSource:
                 await self._check_broker(consumer)
             for message in messages:
                 yield _found(message)
+
+    async def _first(self, consumer: Any, begin: int, end: int) -> int:
+        """The offset to begin at."""
+        if self._since_s is None:
+            return begin
+        found = (await consumer.offsets_for_times({self._place: int(self._since_s() * 1000)}))[self._place]
+        return end if found is None else max(int(found.offset), end - _MOST_BACK)
 
     async def _check_topic(self, consumer: Any) -> None:
         if self._place.topic not in await consumer.topics():

@@ -6,11 +6,22 @@ It speaks the OpenAI API, where the body's `model` names the service, and passes
 API key or a token says who calls, and with which class. Endpoints are reached over TLS and with credentials of its own.
 """
 
-from router_sync.gateway.config import Deadlines, GatewayConfig, Limits, Probing, Retries, checked, load_fields
+from router_sync.gateway.config import (
+    Ceiling,
+    Deadlines,
+    GatewayConfig,
+    Limits,
+    Probing,
+    Retries,
+    Sessions,
+    Tiers,
+    checked,
+    load_fields,
+)
 from router_sync.gateway.server import Gateway, examine, run, serve
 from router_sync.gateway.sink import KafkaSink, ListSink, Sink
 
 __all__ = [
-    "Deadlines", "Gateway", "GatewayConfig", "KafkaSink", "Limits", "ListSink", "Probing", "Retries", "Sink", "checked",
-    "examine", "load_fields", "run", "serve",
+    "Ceiling", "Deadlines", "Gateway", "GatewayConfig", "KafkaSink", "Limits", "ListSink", "Probing", "Retries",
+    "Sessions", "Sink", "Tiers", "checked", "examine", "load_fields", "run", "serve",
 ]  # fmt: skip

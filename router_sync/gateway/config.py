@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar, get_args
 
@@ -13,10 +14,11 @@ from ruamel.yaml.error import YAMLError
 
 from router_sync.gateway.claims import Jwt
 from router_sync.gateway.issuer import Algorithm
+from router_sync.gateway.secret import Reference
 from router_sync.gateway.tls import Tls
 from router_sync.gateway.upstream import Upstream
 from streams.contract.errors import BadSetting
-from streams.contract.records import Name
+from streams.contract.records import Name, Tier
 from streams.runtime.access import Access
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
@@ -26,8 +28,8 @@ _FIELD: Final = re.compile(r"field `(\w+)`")
 HIDDEN: Final = "***"
 _HARMLESS: Final = frozenset(
     {
-        "header", "scheme", "pass_authorization", "ca_file", "cert_file", "key_file", "server_name", "hosts",
-        "credential.file",
+        "header", "scheme", "pass_authorization", "pass_facts", "ca_file", "cert_file", "key_file", "server_name",
+        "hosts", "credential.file",
     }
 )  # fmt: skip
 """Fields of an upstream whose values may be said aloud."""
@@ -99,6 +101,70 @@ class Retries(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Retries that are always granted."""
 
 
+_Fullness = Annotated[float, Meta(ge=0, le=2)]
+
+
+class Ceiling(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How full a route's endpoints may be for requests of one tier; 1 is full, 2 is twice that."""
+
+    begins: _Fullness
+    """Up to here all are let in."""
+    closed: _Fullness
+    """From here on none is; between the two as many as lie between."""
+
+    def __post_init__(self) -> None:
+        """Refuse a cliff."""
+        if self.closed <= self.begins:
+            raise ValueError(f"closed = {self.closed:g} is not above begins = {self.begins:g}: leave room between them")
+
+    def open_share(self, saturation: float) -> float:
+        """Of the requests, that are let in.
+
+        >>> [Ceiling(begins=0.5, closed=1.0).open_share(s) for s in (0.5, 0.75, 1.5)]
+        [1.0, 0.5, 0.0]
+        """
+        return min(1.0, max(0.0, (self.closed - saturation) / (self.closed - self.begins)))
+
+
+class Tiers(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Who gives way when there is not room for all: 429 with the code `shed`."""
+
+    ceilings: bool = True
+    """False: only what the table says is shed."""
+    premium: Ceiling = Ceiling(begins=1.5, closed=2.0)
+    standard: Ceiling = Ceiling(begins=0.8, closed=1.3)
+    sheddable: Ceiling = Ceiling(begins=0.5, closed=1.0)
+    retry_after_s: Annotated[int, Meta(ge=1, le=600)] = 1
+    """Whoever is shed is asked to wait so long, or up to twice as long."""
+
+    def __post_init__(self) -> None:
+        """Refuse a higher tier that would give way before a lower one."""
+        tiers = (("sheddable", self.sheddable), ("standard", self.standard), ("premium", self.premium))
+        for (low, lower), (high, higher) in pairwise(tiers):
+            if higher.begins < lower.begins or higher.closed < lower.closed:
+                raise ValueError(f"{high} would give way before {low}: raise its begins and closed at least to {low}'s")
+
+    def ceiling(self, tier: Tier) -> Ceiling:
+        """Of a tier."""
+        ceiling: Ceiling = getattr(self, tier)
+        return ceiling
+
+
+class Sessions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Requests with the header x-tradewind-session: each session stays at one endpoint, its home."""
+
+    homes: bool = True
+    """A home is kept though shares change, and shared with other gateways by the topic sessions.v1. False: wherever the
+    table's shares put a session; a change of shares moves some."""
+    key: Reference | None = None
+    """A secret that names of sessions are hashed with before they are told, the same at all gateways; without it they
+    are hashed all the same, but whoever reads the topic can try names."""
+    most: Annotated[int, Meta(ge=1, le=10_000_000)] = 100_000
+    """Sessions remembered; beyond that those go that have been silent for longest."""
+    told_per_s: Annotated[float, Meta(gt=0, le=1e5)] = 200.0
+    """Records sent, at most; what is beyond stays this gateway's own until its next request."""
+
+
 class Probing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """GET at endpoints that say nothing."""
 
@@ -146,6 +212,10 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     limits: Limits = Limits()
     deadlines: Deadlines = Deadlines()
     retries: Retries = Retries()
+    tiers: Tiers = Tiers()
+    assumed_output_tokens: Annotated[int, Meta(ge=0, le=10_000_000)] | None = None
+    """Of a request that names no limit, where a class has a `simple_class`; without it such a request is not simple."""
+    sessions: Sessions = Sessions()
     probing: Probing = Probing()
     report_every_s: _Seconds = 0.25
     status_every_s: _Seconds = 5.0
@@ -213,6 +283,8 @@ def hidden(field: str) -> bool:
     [False, True, False, True]
     """
     first, _, rest = field.removeprefix("gateway.").partition(".")
+    if first == "sessions":
+        return rest.partition(".")[0] == "key" and rest != "key.file"
     below = rest.partition(".")[2]
     return first == "upstreams" and below.partition("[")[0] not in _HARMLESS
 

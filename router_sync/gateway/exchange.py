@@ -26,9 +26,11 @@ from router_sync.gateway.events import Events, tokens_of
 from router_sync.gateway.handshake import Complaints, barred, why
 from router_sync.gateway.refusal import Refusal
 from router_sync.gateway.rename import answered_as, asked_as
-from router_sync.gateway.resume import Journal
+from router_sync.gateway.resume import Journal, speaks
 from router_sync.gateway.trip import CallerGone, Failed, Seen, Trip
 from router_sync.gateway.upstream import Link, Upstreams
+from router_sync.policy.headers import GUARD
+from streams import signals
 
 _KEPT_BACK: Final = frozenset(
     {
@@ -116,6 +118,8 @@ class Exchange:
             timeout=self._tls_timeout if url.scheme == "https" else self._timeout,
         ) as answer:
             _refuse_failure(answer)
+            if answer.status == 451 and GUARD in answer.headers:
+                raise self._forbidden(pick, answer.headers[GUARD])
             if answer.status == 401 and not link.passes and not trip.http:  # there it may be a user's password
                 self._refused(pick, link)
             streams = answer.headers.get("Content-Type", "").startswith("text/event-stream")
@@ -139,6 +143,15 @@ class Exchange:
         if link.credential:
             raise Failed("client_4xx", "it refuses the gateway's credential", unwelcome=True)
         self.unwelcome(pick.endpoint)
+
+    def _forbidden(self, pick: Pick, rules: str) -> Failed:
+        """Its guard does not let it process what the table sends it: one of the two is mistaken about the endpoint."""
+        remedy = (
+            "see that what the fleet says of the endpoint is what its guard says; until then it serves nobody of them"
+        )
+        self._complaints.tell("guard_refuses", pick.endpoint.name, rules[:_SHORT], remedy)
+        signals.GUARDED.labels(pick.endpoint.name).inc()
+        return Failed("client_4xx", f"its guard forbids it by {rules[:_SHORT]}", forbidden=True)
 
     def _body(self, trip: Trip, pick: Pick) -> bytes | Upload:
         """The body for this endpoint, which may call the model by another name."""
@@ -243,24 +256,42 @@ class Exchange:
     async def _events(
         self, trip: Trip, pick: Pick, seen: Seen, answer: aiohttp.ClientResponse, limit: asyncio.Timeout
     ) -> web.StreamResponse:
-        events, response = Events(), None
+        events = Events()
         while piece := await answer.content.readany():
             self._alive(trip, seen, piece, limit)
             if whole := events.feed(piece):
                 if pick.endpoint.model:
                     whole = answered_as(whole, pick.endpoint.model, trip.service)
-                if response is None:
-                    response = trip.response or await self._begin_events(trip, pick, answer, seen, limit)
-                await self._send(response, trip.journal.passing(whole) if trip.journal else whole, trip, seen, limit)
+                await self._say(trip, pick, seen, answer, limit, whole)
         seen.tokens = events.tokens()
-        if response is None or events.rest() or (trip.path in _ENDS_WITH_DONE and not events.done):
+        silent = trip.response is None or trip.turn.speaker < seen.attempt
+        if silent or events.rest() or (trip.path in _ENDS_WITH_DONE and not events.done):
             raise Failed("truncated", "the stream ended before its end")
-        return response
+        assert trip.response is not None
+        return trip.response
+
+    async def _say(
+        self,
+        trip: Trip,
+        pick: Pick,
+        seen: Seen,
+        answer: aiohttp.ClientResponse,
+        limit: asyncio.Timeout,
+        events: bytes,
+    ) -> None:
+        """Send whole events to the caller when it is this attempt's turn. Raises Moved when that is over."""
+        if trip.response is not None and trip.turn.speaker < seen.attempt and not speaks(events):
+            return  # the caller has an opening, and whoever speaks goes on until there is a word to follow
+        if not trip.turn.free:
+            limit.reschedule(trip.until_s)  # who is asked to go on has deadlines of its own
+        await trip.turn.take(seen.attempt)
+        response = trip.response or await self._begin_events(trip, pick, answer, seen, limit)
+        await self._send(response, trip.journal.passing(events) if trip.journal else events, trip, seen, limit)
 
     async def _begin_events(
         self, trip: Trip, pick: Pick, answer: aiohttp.ClientResponse, seen: Seen, limit: asyncio.Timeout
     ) -> web.StreamResponse:
-        trip.streams = True
+        trip.streams, trip.begun_s = True, self._now()
         if pick.endpoint.continues and isinstance(trip.ask.body, bytes):
             trip.journal = Journal.of(trip.path, trip.ask.body)
         return await self._begin(trip, pick, answer, seen, limit)
@@ -316,12 +347,12 @@ class Exchange:
 
 def _headers_for(trip: Trip, link: Link) -> CIMultiDict[str]:
     """What goes to this endpoint: the caller's headers, with ours instead of his where both say something."""
-    if not link.headers and not link.passes:
-        return trip.headers
     headers = trip.headers.copy()
     if link.passes:
         headers.extend((name, value) for name, value in trip.request.headers.items() if name.lower() in CREDENTIALS)
     headers.update(link.said())
+    if link.tells:
+        headers.update(trip.facts)
     return headers
 
 

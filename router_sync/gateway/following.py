@@ -29,6 +29,8 @@ class Following:
         clock: Clock,
     ) -> None:
         self.pickers: dict[str, Picker] = {}
+        self.heeded_by: list[Callable[[RoutingTable], None]] = []
+        """Told of each table that is adopted."""
         self.follower = follower
         self._name, self._origin, self._source, self._sink = name, origin, source, sink
         self._unserved: set[str] = set()
@@ -104,6 +106,8 @@ class Following:
             self.pickers[table.service] = Picker(table, rng=self._rng, clock=self._clock)
         else:
             picker.adopt(table)
+        for heed in self.heeded_by:
+            heed(table)
         self._check_origin(table.service)
         self._tell_of(table.service)
 

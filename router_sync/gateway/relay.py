@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+import random
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
+from math import inf
 from typing import Final, Generic, TypeVar
 
-import msgspec
 from aiohttp import web
 from prometheus_client import Counter, Histogram
 
 from router_sync.client import LocalEndpoint, Pick, Picker
 from router_sync.gateway import ask as asking
-from router_sync.gateway.access import Access, class_of
+from router_sync.gateway.access import CLASS_HEADER, Access, class_of, shown_by
 from router_sync.gateway.address import IDEMPOTENT, METHODS, SERVICES, check_length, http_service, openai_path
 from router_sync.gateway.ask import Ask, Upload
 from router_sync.gateway.blame import Blame
@@ -21,13 +22,22 @@ from router_sync.gateway.budget import RetryBudget
 from router_sync.gateway.caller import Caller
 from router_sync.gateway.config import GatewayConfig
 from router_sync.gateway.exchange import Exchange
+from router_sync.gateway.facts import RouteFacts
+from router_sync.gateway.homes import Homes, Reason
+from router_sync.gateway.leaving import Leaving
+from router_sync.gateway.onward import Onward, Outcome
 from router_sync.gateway.probe import Prober
 from router_sync.gateway.refusal import Refusal, error_event
 from router_sync.gateway.report import Reporter
+from router_sync.gateway.saturation import Kind
+from router_sync.gateway.shedding import SHED_HEADER, Shedding
+from router_sync.gateway.size import by_size
 from router_sync.gateway.slots import Slots
 from router_sync.gateway.trip import CallerGone, Failed, Seen, Trip
+from router_sync.gateway.turn import Moved
 from streams import signals
 from streams.contract.records import HARD_ERRORS, Api, ErrorKind
+from streams.runtime.clock import Clock
 
 _STATUS: Final[dict[ErrorKind, int]] = {"first_byte_timeout": 504, "stall": 504, "http_429": 429}
 _GENERATION: Final = frozenset(
@@ -38,6 +48,10 @@ _GENERATION: Final = frozenset(
     )
 )  # fmt: skip
 """POSTs that leave nothing behind but an answer. Any other (a batch, a file, a fine-tuning job) may have been begun."""
+WELL_S: Final = 5.0
+"""Who breaks off after having spoken for so long has not failed the request: its attempts are counted anew."""
+_CITED: Final = 4
+_RULES_BYTES: Final = 1000
 _Metric = TypeVar("_Metric", Counter, Histogram)
 
 
@@ -52,17 +66,24 @@ class Relay:
         exchange: Exchange,
         reporter: Reporter,
         prober: Prober,
+        rng: random.Random,
+        homes: Homes | None,
+        unix_s: Clock,
     ) -> None:
         self._config, self._pickers, self._access = config, pickers, access
-        self._exchange, self._reporter, self._prober = exchange, reporter, prober
+        self._exchange, self._reporter, self._prober, self._homes = exchange, reporter, prober, homes
         self._now = asyncio.get_running_loop().time
         self._budget = RetryBudget(config.retries.budget_share, config.retries.budget_per_s, self._now())
         self._slots = Slots(config.limits)
+        self.shedding = Shedding(config.tiers, pickers, lambda name: reporter.standing(name).in_flight, rng, self._now)
+        self.onward = Onward(config.origin, pickers, self._goes_on)
+        self.leaving = Leaving(self._move, rng, now_s=self._now, unix_s=unix_s)
         self.lost_servable = 0
         """Requests that failed though the route named another endpoint that was not tried."""
         self._requests = _Children(signals.REQUESTS)
         self._attempts = _Children(signals.ATTEMPTS)
         self._seconds = _Children(signals.REQUEST_S)
+        self._facts = RouteFacts()
 
     @property
     def in_flight(self) -> int:
@@ -73,7 +94,7 @@ class Relay:
         limits = self._config.limits
         check_length(request, limits.max_uri_bytes)
         path = openai_path(request)
-        caller = self._access.who(request.headers)
+        caller = self._access.who(request.headers, shown_by(request))
         if request.method not in ("POST", "GET"):
             raise _not_allowed(request.method, "GET, POST")
         asked = await asking.read(request, limits)
@@ -88,7 +109,7 @@ class Relay:
         """The answer of a plain HTTP service to one request. Raises Refusal."""
         limits = self._config.limits
         check_length(request, limits.max_uri_bytes)
-        caller = self._access.who(request.headers)
+        caller = self._access.who(request.headers, shown_by(request))
         service, path = http_service(request)
         if request.method not in METHODS:
             raise _not_allowed(request.method, ", ".join(sorted(METHODS)))
@@ -103,23 +124,42 @@ class Relay:
         self, request: web.BaseRequest, caller: Caller, asked: Ask, picker: Picker, path: str
     ) -> web.StreamResponse:
         origin, default = self._config.origin, picker.table.default_class
-        class_ = class_of(caller, request.headers, default, lambda c: picker.serves(origin, c))
-        self._admit(asked, caller.tenant, class_)
+        class_ = class_of(caller, request.headers, default, partial(picker.route, origin))
+        class_ = by_size(asked, picker, origin, class_, path, self._config.assumed_output_tokens)
+        self._check_law(asked.model, picker, class_)
+        self._admit(asked, caller.tenant, picker, class_)
         self._slots.enter(caller.tenant, asked.stream)
         try:
-            return await self._serve(request, asked, picker, class_, path)
+            return await self._serve(request, caller, asked, picker, class_, path)
         finally:
             self._slots.leave(caller.tenant, asked.stream)
 
-    def _admit(self, asked: Ask, tenant: str, class_: str) -> None:
-        full = self._slots.full(tenant, asked.stream)
-        self._reporter.arrived(asked.model, class_, shed=full is not None)
-        if full is not None:
-            self._requests.of(asked.model, class_, str(full.status)).inc()
-            raise full
+    def _check_law(self, service: str, picker: Picker, class_: str) -> None:
+        """Raises Refusal 451 where law leaves the class no endpoint: waiting would not help, nor is anybody down."""
+        denials = picker.closed(self._config.origin, class_)
+        if not denials:
+            return
+        self._requests.of(service, class_, "451").inc()
+        says = f"No endpoint may process requests of the class {class_!r} from {self._config.origin!r}"
+        rules = ", ".join(denial.ref for denial in denials)
+        why = "; ".join(denial.cites() for denial in denials[:_CITED])
+        raise Refusal(451, "forbidden_by_law", f"{says}: {why}.", headers={"x-tradewind-rules": rules[:_RULES_BYTES]})
+
+    def _admit(self, asked: Ask, tenant: str, picker: Picker, class_: str) -> None:
+        route, refusal = picker.route(self._config.origin, class_), self._slots.full(tenant, asked.stream)
+        if refusal is None and route is not None:
+            session = (asked.model, tenant, asked.key) if asked.key is not None else None
+            refusal = self.shedding.refusal(picker, route, self._slots.filled(asked.stream), session)
+        self._reporter.arrived(asked.model, class_, shed=refusal is not None)
+        if refusal is None:
+            return
+        self._requests.of(asked.model, class_, str(refusal.status)).inc()
+        signals.SHED.labels(asked.model, class_, refusal.headers.get(SHED_HEADER, "limits")).inc()
+        refusal.headers[CLASS_HEADER] = class_
+        raise refusal
 
     async def _serve(
-        self, request: web.BaseRequest, asked: Ask, picker: Picker, class_: str, path: str
+        self, request: web.BaseRequest, caller: Caller, asked: Ask, picker: Picker, class_: str, path: str
     ) -> web.StreamResponse:
         began_s, table = self._now(), picker.table
         trip = Trip(
@@ -131,12 +171,15 @@ class Relay:
             path,
             began_s + self._config.deadlines.total_s,
         )
+        trip.session = (asked.model, caller.tenant, asked.key) if asked.key is not None else None
+        trip.facts = self._facts.of(asked.model, picker.route(self._config.origin, class_), caller.tenant)
         try:
             response = await self._attempts_until(trip, picker)
         except Refusal as refusal:
             self._requests.of(trip.service, class_, str(refusal.status)).inc()
             raise
         finally:
+            trip.turn.close()
             if trip.blame is not None:
                 trip.blame.served |= trip.response is not None  # an answer that broke off was one
                 trip.blame.settle()
@@ -146,22 +189,22 @@ class Relay:
 
     async def _attempts_until(self, trip: Trip, picker: Picker) -> web.StreamResponse:
         self._budget.request()
-        failure: Failed | None = None
+        failure, broke_off = None, ""
         refusing: list[tuple[LocalEndpoint, bool]] = []
         elsewhere = partial(self._elsewhere, trip, picker)
         while (pick := self._next(trip, picker, failure)) is not None:
-            if trip.response is not None and not self._goes_on(trip, pick):
-                break
             trip.tried.append(pick.endpoint.name)
             try:
-                response = await self._attempt(trip, pick, elsewhere, refusing)
+                response = await _last_of(trip, self._attempt(trip, pick, elsewhere, refusing))
             except Failed as failed:
-                failure = failed
+                failure, broke_off = failed, trip.turn.at
             except CallerGone:
                 return _hung_up(trip)
             else:
                 if response.status < 400:
                     self._accuse_refusing(refusing)
+                if broke_off and self.leaving.count(broke_off, "moved", "broke_off"):
+                    self._moved(trip, "broke_off")
                 return response
         if trip.response is None and refusing and len(refusing) == len(trip.tried):
             self._all_refuse(trip, refusing)
@@ -169,15 +212,19 @@ class Relay:
             return await self._broken_off(trip, failure)
         return self._lost(trip, picker, failure)
 
-    def _goes_on(self, trip: Trip, pick: Pick) -> bool:
-        """Whether `pick` can go on with the answer that broke off; then the trip asks it for the rest."""
-        rest = trip.journal.rest() if trip.journal is not None and pick.endpoint.continues else None
-        if rest is None:
-            return False
-        trip.ask = msgspec.structs.replace(trip.ask, body=rest)
-        signals.CONTINUED.inc()
-        signals.event("answer_goes_on", endpoint=pick.endpoint.name, broke_off_at=trip.tried[-1])
-        return True
+    async def _move(self, trip: Trip, refused: set[str]) -> Outcome:
+        """Move a stream, and the session it belongs to, before its endpoint goes."""
+        if not self._harmless(trip):
+            return "stateful"
+        left, outcome = trip.turn.at, await self.onward.before_break(trip, refused)
+        if outcome == "moved":
+            self._attempts.of(left, "moved").inc()
+            self._moved(trip, "notice")
+        return outcome
+
+    def _moved(self, trip: Trip, reason: Reason) -> None:
+        if self._homes is not None and trip.session is not None:
+            self._homes.moved(trip.session, trip.class_, trip.turn.at, reason)
 
     def _next(self, trip: Trip, picker: Picker, failure: Failed | None) -> Pick | None:
         """The next endpoint to ask; None when there is none, or no more may be asked."""
@@ -187,6 +234,10 @@ class Relay:
             if not self._budget.grant(self._now()):
                 return None
             signals.RETRIES.labels(failure.kind).inc()
+        if trip.response is not None:
+            return self.onward.after_break(trip, picker)
+        if failure is None and trip.session is not None and self._homes is not None:
+            return self._homes.pick(picker, self._config.origin, trip.class_, trip.session)
         return picker.pick(self._config.origin, trip.class_, trip.ask.key, trip.tried)
 
     def _repeatable(self, trip: Trip, failure: Failed) -> bool:
@@ -194,7 +245,7 @@ class Relay:
         body = trip.ask.body
         if isinstance(body, Upload) and body.begun:
             return False
-        return failure.kind == "connect" or failure.unwelcome or self._harmless(trip)
+        return failure.kind == "connect" or failure.unwelcome or failure.forbidden or self._harmless(trip)
 
     def _harmless(self, trip: Trip) -> bool:
         """Whether an endpoint that has been asked already may go on with it, though another is asked too."""
@@ -214,24 +265,37 @@ class Relay:
     async def _attempt(
         self, trip: Trip, pick: Pick, elsewhere: Callable[[], bool], refusing: list[tuple[LocalEndpoint, bool]]
     ) -> web.StreamResponse:
-        local, seen, began_s = pick.endpoint, Seen(), self._now()
+        local, seen, began_s = pick.endpoint, Seen(trip.turn.begins(pick.endpoint.name)), self._now()
         standing, trial, settled = self._reporter.standing(local.name), local.begin(), False
         standing.in_flight += 1
+        seen.held = standing.in_flight
+        if trip.ask.stream:
+            self.leaving.enter(local.name, trip)
         try:
             response = await self._exchange.attempt(trip, pick, seen, elsewhere)
             settled = True
             self._answered(trip, pick, seen, response.status, began_s, trial)
             return response
         except Failed as failure:
+            if trip.turn.late(seen.attempt):
+                raise Moved from None
             settled = True
+            if trip.turn.speaker == seen.attempt and self._now() - (seen.first_s or inf) >= WELL_S:
+                trip.tried[:] = [local.name]
             self._failed(trip, pick, failure, began_s, trial)
             if failure.unwelcome:
                 refusing.append((local, trial))
             raise
         finally:
             standing.in_flight -= 1
+            if trip.ask.stream:
+                self.leaving.leave(local.name, trip)
             if not settled:  # the caller went away, or was at fault
                 local.dropped(trial)
+
+    async def _goes_on(self, trip: Trip, pick: Pick) -> web.StreamResponse:
+        """An attempt beside the one that speaks: given up at once when its endpoint falls."""
+        return await self._attempt(trip, pick, lambda: True, [])
 
     def _answered(self, trip: Trip, pick: Pick, seen: Seen, status: int, began_s: float, trial: bool) -> None:
         now_s, local = self._now(), pick.endpoint
@@ -243,10 +307,15 @@ class Relay:
             self._reporter.failed(local.name, trip.service, trip.class_, "client_4xx")
             self._attempts.of(local.name, "client_4xx").inc()
             return
+        if trip.streams:
+            self.leaving.count(local.name, "kept", "finished")
         latency_ms = (now_s - began_s) * 1000.0
         streamed = trip.streams or trip.ask.stream
         ttft_ms = (seen.first_s - began_s) * 1000.0 if streamed and seen.first_s is not None else None
-        local.ok(now_s, latency_ms if ttft_ms is None else ttft_ms, trial)
+        known_ms = latency_ms if ttft_ms is None else ttft_ms
+        local.ok(now_s, known_ms, trial)
+        kind = Kind(trip.service, trip.class_, ttft_ms is not None)
+        self.shedding.load(local.name).answered(kind, known_ms, local.slo_ms, seen.held, now_s)
         body = trip.ask.body
         self._reporter.served(
             local.name,
@@ -265,6 +334,9 @@ class Relay:
         if failure.kind == "first_byte_timeout":
             local.observe(now_s, (now_s - began_s) * 1000.0)  # it takes at least as long as that
         self._attempts.of(local.name, failure.kind).inc()
+        if failure.kind == "http_429":
+            kind = Kind(trip.service, trip.class_, trip.ask.stream)
+            self.shedding.load(local.name).refused(kind, now_s)
         if failure.kind == "http_5xx":
             trip.blame = trip.blame or Blame()
             trip.blame.refusals += 1
@@ -336,6 +408,10 @@ class Relay:
             headers["x-tradewind-lost-servable"] = str(left)
         if failure is None:
             raise Refusal(503, "no_endpoint", "No endpoint is left for this class.", headers=headers)
+        if failure.forbidden:
+            raise Refusal(
+                451, "forbidden_by_guard", f"Every endpoint that was asked refuses: {failure.why}.", headers=headers
+            )
         if failure.kind == "http_429":
             headers["Retry-After"] = failure.retry_after or "1"
         message = f"{len(trip.tried)} endpoint(s) failed; the last one: {failure.kind}, {failure.why}."
@@ -346,6 +422,7 @@ class Relay:
         response, transport = trip.response, trip.request.transport
         assert response is not None
         self._reporter.lost(trip.service, trip.class_)
+        self.leaving.count(trip.turn.at, "lost", "nowhere" if self.onward.fit(trip) else "stateful")
         signals.event("answer_broken_off", "warning", endpoint=trip.tried[-1], kind=failure.kind)
         if transport is None:
             return response
@@ -370,6 +447,17 @@ def api_of(picker: Picker) -> Api:
 
 def _not_allowed(method: str, allowed: str) -> Refusal:
     return Refusal(405, "method_not_allowed", f"{method} is not served.", headers={"Allow": allowed})
+
+
+async def _last_of(trip: Trip, attempt: Awaitable[web.StreamResponse]) -> web.StreamResponse:
+    """The answer of an attempt, or of the last that its stream was moved to. Raises what that one does."""
+    while True:
+        try:
+            return await attempt
+        except (Moved, Failed):
+            if (successor := trip.turn.successor()) is None:
+                raise
+            attempt = successor
 
 
 def _hung_up(trip: Trip) -> web.StreamResponse:

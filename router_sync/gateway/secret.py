@@ -54,13 +54,14 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             raise ValueError("give one of {file: PATH} and {env: VARIABLE}")
 
 
-def read(reference: Reference, environ: Mapping[str, str], field: str) -> Secret:
+def read(reference: Reference, environ: Mapping[str, str], field: str, place: str = "gateway") -> Secret:
     """The secret, without white space around it. Raises BadSetting with `field` and the remedy, never with the value.
 
+    `place` is the section that refers to it.
     It has to be one line of printable ASCII, of at most 16 KiB, because it travels in a header.
     """
     if reference.file is not None:
-        value = _of_file(reference.file, field)
+        value = _of_file(reference.file, field, place)
         where, name = f"{field}.file", str(reference.file)
     else:
         name = str(reference.env)
@@ -68,16 +69,16 @@ def read(reference: Reference, environ: Mapping[str, str], field: str) -> Secret
     value = value.strip()
     if not value:
         remedy = "Write the secret into the file." if reference.file else f"Set the variable {name} to the secret."
-        raise BadSetting("gateway", where, name, f"It holds nothing. {remedy}")
+        raise BadSetting(place, where, name, f"It holds nothing. {remedy}")
     if len(value) > _LONGEST or not (value.isascii() and value.isprintable()):
-        raise BadSetting("gateway", where, name, "It has to hold one line of printable ASCII, the secret alone.")
+        raise BadSetting(place, where, name, "It has to hold one line of printable ASCII, the secret alone.")
     return Secret(value)
 
 
-def _of_file(path: Path, field: str) -> str:
+def _of_file(path: Path, field: str, place: str) -> str:
     try:
         with path.open(encoding="utf-8") as file:
             return file.read(_LONGEST + 2)
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or "it is no text"
-        raise BadSetting("gateway", f"{field}.file", str(path), f"{why}: name a file that holds the secret.") from None
+        raise BadSetting(place, f"{field}.file", str(path), f"{why}: name a file that holds the secret.") from None

@@ -18,13 +18,14 @@ from aiohttp import web
 
 from router_sync.client import FileSource, Follower, KafkaSource, Shelf, Source
 from router_sync.client.source import hush_kafka
-from router_sync.gateway.access import may_use
+from router_sync.gateway.access import may_use, shown_by
 from router_sync.gateway.address import is_http
 from router_sync.gateway.config import GatewayConfig
 from router_sync.gateway.doorway import Doorway, Site
 from router_sync.gateway.exchange import Exchange
 from router_sync.gateway.following import Following
 from router_sync.gateway.handshake import Complaints
+from router_sync.gateway.homes import Homes
 from router_sync.gateway.kept import kept
 from router_sync.gateway.probe import Prober
 from router_sync.gateway.refusal import HEADERS, Refusal
@@ -34,7 +35,9 @@ from router_sync.gateway.sink import KafkaSink, Sink
 from router_sync.gateway.trusted import Trusted
 from streams import signals
 from streams.contract.errors import Missing
+from streams.contract.topics import SESSIONS
 from streams.runtime import clock
+from streams.runtime.clock import Clock
 
 _KEEP_ALIVE_S: Final = 4.0
 """Less than any server keeps idle connections (uvicorn: 5 s), so that ours are rarely closed under a request."""
@@ -50,8 +53,9 @@ Page = Callable[[], web.Response]
 class Gateway:
     """`await start()`, then `port` holds the real number; `await stop()` drains and leaves nothing behind.
 
-    `sink` and `source` default to Kafka's; a test hands in a `ListSink` and whatever yields tables. `environ` has the
-    credentials that the config refers to. Raises BadSetting for a file, key or credential that cannot be used.
+    `sink` and `source` default to Kafka's, and then `sessions` too; a test hands in a `ListSink` and whatever yields
+    tables or homes. `environ` has the credentials that the config refers to. Raises
+    BadSetting for a file, key or credential that cannot be used.
     """
 
     def __init__(
@@ -59,6 +63,7 @@ class Gateway:
         config: GatewayConfig,
         *,
         source: Source | None = None,
+        sessions: Source | None = None,
         sink: Sink | None = None,
         rng: random.Random | None = None,
         now_s: Callable[[], float] = clock.now_s,
@@ -81,6 +86,10 @@ class Gateway:
             now_s=now_s,
             clock=clock.monotonic_s,
         )
+        self._sessions = sessions or (_sessions(config, now_s) if source is None else None)
+        self.homes = Homes(
+            config.sessions, config.name, self.sink, self._trusted.session_key, self._sessions_in_sight, now_s
+        )
         self.draining = False
         self._tasks: list[asyncio.Task[None]] = []
         self._runners: list[web.ServerRunner] = []
@@ -101,7 +110,11 @@ class Gateway:
             config.probing, self._session, services.items, self.reporter, self._rng, upstreams, complaints,
             exchange.evacuate,
         )  # fmt: skip
-        self.relay = Relay(config, services, self._trusted.access, exchange, self.reporter, self._prober)
+        self.relay = Relay(
+            config, services, self._trusted.access, exchange, self.reporter, self._prober, self._rng,
+            self.homes if config.sessions.homes else None, self._now_s,
+        )  # fmt: skip
+        self.following.heeded_by += [self.relay.leaving.heed, self.homes.heed]
         self.following.restore()
         try:
             self.port = await self._listen(
@@ -116,11 +129,13 @@ class Gateway:
             "following": self.following.run,
             "waiting": self.following.complain,
             "probing": self._prober.run,
+            "leaving": self.relay.leaving.run,
             "reporting": self._report,
             "telling": self._tell,
             "watching": self._trusted.watch.run,
             "comparing": self._compare,
             "issuer": self._trusted.fetch,
+            "homes": self._follow_homes,
         }
         self._tasks = [asyncio.create_task(kept(name, loop), name=name) for name, loop in loops.items()]
         signals.event(
@@ -206,7 +221,10 @@ class Gateway:
 
     def _metrics(self) -> web.Response:
         self.following.gauge()
-        for picker in self.following.pickers.values():
+        for service, picker in self.following.pickers.items():
+            for route in picker.routes(self.config.origin):
+                value = self.relay.shedding.saturation(picker, route)
+                signals.SATURATION.labels(service, route.class_).set(value)
             for local in picker.endpoints.values():
                 signals.BREAKER_OPEN.labels(local.name).set(local.breaker.shut)
                 signals.IN_FLIGHT.labels(local.name).set(self.reporter.standing(local.name).in_flight)
@@ -214,14 +232,13 @@ class Gateway:
 
     def _models(self, request: web.BaseRequest) -> web.Response:
         """The services this caller may use from here, as OpenAI lists models."""
-        caller, origin = self._trusted.access.who(request.headers), self.config.origin
+        caller, origin = self._trusted.access.who(request.headers, shown_by(request)), self.config.origin
         if request.method not in _READS:
             raise Refusal(405, "method_not_allowed", f"{request.method} is not served.", headers={"Allow": "GET, HEAD"})
         models = [
             {"id": service, "object": "model", "created": int(picker.table.issued_at_s), "owned_by": "tradewind"}
             for service, picker in sorted(self.following.pickers.items())
-            if api_of(picker) == "openai"
-            and may_use(caller, picker.table.default_class, partial(picker.serves, origin))
+            if api_of(picker) == "openai" and may_use(caller, picker.table.default_class, partial(picker.route, origin))
         ]
         if request.path.rstrip("/") == "/v1/models":
             return _json(200, {"object": "list", "data": models})
@@ -232,6 +249,13 @@ class Gateway:
         raise Refusal(404, "model_not_found", f"The model {wanted[:128]!r} does not exist.", param="model")
 
     # -- what is told -------------------------------------------------------------------------------------------------
+
+    def _sessions_in_sight(self) -> bool:
+        return self._sessions is not None and self._sessions.why is None
+
+    async def _follow_homes(self) -> None:
+        if self._sessions is not None:
+            await self.homes.follow(self._sessions)
 
     async def _report(self) -> None:
         while True:
@@ -257,6 +281,19 @@ def _source(config: GatewayConfig) -> Source:
     if config.table_file is not None:
         return FileSource(config.table_file)
     return KafkaSource(config.at, config.prefix, client_id=config.name)
+
+
+def _sessions(config: GatewayConfig, now_s: Clock) -> Source | None:
+    """Where homes are learnt; nowhere without Kafka, or without homes."""
+    if not config.sessions.homes or config.table_file is not None:
+        return None
+    return KafkaSource(
+        config.at,
+        config.prefix,
+        client_id=f"{config.name}-sessions",
+        topic=SESSIONS,
+        since_s=lambda: now_s() - float(SESSIONS.retention_s or 0),
+    )
 
 
 def _session(config: GatewayConfig) -> aiohttp.ClientSession:

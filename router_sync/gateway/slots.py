@@ -19,6 +19,11 @@ class Slots:
         self._streams = 0
         self._of: Counter[str] = Counter()
 
+    def filled(self, stream: bool) -> float:
+        """How much of all that may be under way is; 1 is full."""
+        all_ = self.in_flight / self._limits.max_concurrent
+        return max(all_, self._streams / self._limits.max_streams) if stream else all_
+
     def full(self, tenant: str, stream: bool) -> Refusal | None:
         """What to answer instead; None when there is room."""
         limits = self._limits

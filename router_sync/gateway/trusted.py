@@ -9,6 +9,7 @@ from router_sync.gateway.access import Access
 from router_sync.gateway.claims import Tokens
 from router_sync.gateway.config import GatewayConfig
 from router_sync.gateway.issuer import IssuerKeys
+from router_sync.gateway.secret import read
 from router_sync.gateway.tls import server_context
 from router_sync.gateway.upstream import Upstreams
 from router_sync.gateway.watch import Watch
@@ -23,11 +24,14 @@ class Trusted:
         self.routers = load_trust(*config.trust)
         self._issuer = IssuerKeys(config.jwt, self.watch) if config.jwt else None
         tokens = Tokens(config.jwt, self._issuer, now_s) if config.jwt and self._issuer else None
-        self.access = Access(anonymous=config.anonymous, tokens=tokens)
+        certified = config.tls is not None and config.tls.client_ca_file is not None
+        self.access = Access(anonymous=config.anonymous, tokens=tokens, certified=certified)
         if (keys := config.keys) is not None:
             self.watch.add("keys", [keys], lambda: self.access.load(keys))
             self.access.load(keys)
         self.upstreams = Upstreams(config.upstreams, environ, self.watch)
+        key = config.sessions.key
+        self.session_key = read(key, environ, "sessions.key") if key is not None else None
         self.tls: ssl.SSLContext | None = server_context(config.tls, self.watch) if config.tls else None
         self._only_tokens = config.keys is None and not config.anonymous
 

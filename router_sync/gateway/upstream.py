@@ -50,6 +50,8 @@ class Upstream(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """More headers, the same with each request; they go before the caller's."""
     pass_authorization: bool = False
     """Whether the caller's own Authorization, api-key or x-api-key goes on to the endpoint."""
+    pass_facts: bool = True
+    """Whether it is told class, tenant, data class, origin and so on (x-tradewind-...), which a guard there needs."""
     ca_file: Path | None = None
     """Certificates (PEM) that the endpoint's is checked against; else those the machine trusts."""
     cert_file: Path | None = None
@@ -86,7 +88,7 @@ class Upstream(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 class Link:
     """How to reach one endpoint, as it is now. The same object stays when credentials change."""
 
-    __slots__ = ("credential", "headers", "hosts", "name", "passes", "server_name", "tls")
+    __slots__ = ("credential", "headers", "hosts", "name", "passes", "server_name", "tells", "tls")
 
     def __init__(self, name: str = "") -> None:
         self.name = name
@@ -97,6 +99,8 @@ class Link:
         """The only ones that may be sent to, in lower case; empty for any."""
         self.passes = False
         """Whether the caller's is."""
+        self.tells = True
+        """Whether it is told what law asks of a request."""
         self.tls: ssl.SSLContext | bool = True
         self.server_name: str | None = None
 
@@ -152,6 +156,7 @@ class Upstreams:
             link.tls = client_context(at, said.ca_file, said.cert_file, said.key_file)
         link.headers, link.credential = tuple(headers), said.credential is not None
         link.passes, link.server_name = said.pass_authorization, said.server_name
+        link.tells = said.pass_facts
         link.hosts = frozenset(host.lower() for host in said.hosts)
 
     def _value(self, said: str | Reference, field: str) -> Secret:

@@ -74,6 +74,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=F
 def _check_columns(record: Record, *fields: str) -> None:
     """Parallel columns are of one length; ValueError names the one that is not."""
     want = len(getattr(record, fields[0]))
+    if len({len(getattr(record, field)) for field in fields}) == 1:
+        return
     for field in fields[1:]:
         if (have := len(getattr(record, field))) != want:
             raise ValueError(f"{field.rstrip('_')} has {have} rows, {fields[0]} has {want}: send one for each")
@@ -425,6 +427,10 @@ class Interruption(Record, frozen=True, kw_only=True):
     kind: Literal["rebalance", "terminate", "preempt", "stop", "maintenance", "outage", "drain"]
     notice_at_s: UnixS
     deadline_at_s: UnixS | None = None
+    replicas: Annotated[int, Meta(ge=1, le=100_000)] | None = None
+    """Of its replicas that go, besides those of other notices; None: all of them."""
+    reason: Text = ""
+    """What its source said besides; shown in the reasons of tables."""
 
 
 class EndpointHealth(Record, frozen=True, kw_only=True):
@@ -451,6 +457,8 @@ class EndpointHealth(Record, frozen=True, kw_only=True):
     errors: Annotated[dict[ErrorKind, tuple[Count, ...]], _KINDS_ONLY] = {}
     in_flight: tuple[Count | None, ...]
     queue: tuple[Count | None, ...]
+    tokens_in: tuple[Amount | None, ...] = ()
+    """Mean of a request, over the window; empty: nobody said."""
     age_s: tuple[Seconds | None, ...]
     """Since anything was heard of the row; None: never."""
     first_error_at_s: tuple[UnixS | None, ...]
@@ -467,6 +475,8 @@ class EndpointHealth(Record, frozen=True, kw_only=True):
         for kind, column in self.errors.items():
             if len(column) != len(self.endpoint):
                 raise ValueError(f"errors.{kind} has {len(column)} rows, endpoint has {len(self.endpoint)}")
+        if self.tokens_in:
+            _check_columns(self, "endpoint", "tokens_in")
 
 
 class Demand(Record, frozen=True, kw_only=True):
@@ -536,8 +546,27 @@ class DemandHistory(Record, frozen=True, kw_only=True):
     """Requests per minute, slot by slot; None: nobody measured."""
 
 
+class SpotEvidence(Record, frozen=True, kw_only=True):
+    """What a pool has shown of itself up to `until_s`: who judges it next goes on from here."""
+
+    until_s: UnixS
+    ready: Count | None = None
+    failed: Count | None = None
+    """As an actuator reported last; None: none did."""
+    losses: Amount
+    """Parts of the pool that were taken away, older ones counting less."""
+    exposure_h: Amount
+    """Hours it was there to be lost, older ones counting less."""
+    up_since_s: UnixS | None = None
+    lost_at_s: UnixS | None = None
+    failed_at_s: UnixS | None = None
+    """The last launch that failed."""
+    usual_usd_per_h: Usd | None = None
+    """Median of its price."""
+
+
 class SpotRisk(Record, frozen=True, kw_only=True):
-    """Hazard of losing a replica of a pool."""
+    """Hazard of losing a replica of a pool, over the next hour."""
 
     pool: Name
     made_at_s: UnixS
@@ -547,6 +576,7 @@ class SpotRisk(Record, frozen=True, kw_only=True):
     risk_usd_per_h: Usd = 0.0
     """Of one replica: what its loss is expected to cost in an hour."""
     reasons: tuple[Text, ...] = ()
+    evidence: SpotEvidence | None = None
 
 
 class CapacityPlan(Record, frozen=True, kw_only=True):
@@ -559,6 +589,19 @@ class CapacityPlan(Record, frozen=True, kw_only=True):
     have: Count
     not_before_s: UnixS
     reason: Text
+    reserve: Annotated[float, Meta(ge=0, le=100)] = 1.0
+    """How much of the largest spot zone, and of what forecasts are unsure of, is held ready; tuned to error budgets."""
+    by: Label = ""
+    """Whose word it is; empty: the planner's. While an operator's holds, no plan of the planner is carried out."""
+    until_s: UnixS | None = None
+    """From then on it is as if it had not been made; None: it grows old at whoever carries plans out."""
+
+    def __post_init__(self) -> None:
+        """Refuse a plan that ends before it begins, and an operator's without an end."""
+        if self.until_s is not None and self.until_s <= max(self.made_at_s, self.not_before_s):
+            raise ValueError(f"until_s {self.until_s:.0f} is not after made_at_s and not_before_s")
+        if self.by and self.until_s is None:
+            raise ValueError("until_s is missing: an operator's plan says how long it holds")
 
 
 class Capacity(Record, frozen=True, kw_only=True):
@@ -575,6 +618,8 @@ class Capacity(Record, frozen=True, kw_only=True):
     plan_id: Name | None = None
     """Receipt: the plan that was carried out last."""
     note: Text = ""
+    held_until_s: UnixS | None = None
+    """An operator's plan holds the pool until then: no other is carried out."""
 
 
 # ---------------------------------------------------------------- decided
@@ -697,6 +742,8 @@ class Exclusion(Record, frozen=True, kw_only=True):
 
     endpoint: Name
     reason: Text
+    kind: Literal["", "law", "order", "notice", "health", "capacity"] = ""
+    """What speaks against it: a rule, an operator, its health, or that it has no ready replica. Empty: not told."""
 
 
 class Candidate(Record, frozen=True, kw_only=True):
@@ -711,6 +758,12 @@ class Candidate(Record, frozen=True, kw_only=True):
     risk_usd: Usd = 0.0
     rule_usd: Usd = 0.0
     """What rules of preference and budgets add."""
+    crowd_usd: Usd = 0.0
+    """What one more request there would add by crowding, at the load that was decided on."""
+    last_crowd_usd: Usd | None = None
+    """What the last request there added, where a segment of its capacity is just full; None: as much as the next."""
+    load: Annotated[float, Meta(ge=0, le=1e9)] | None = None
+    """Of its capacity, by all flows together; from 1 on it is full. None: not known."""
     p95_ms: Ms | None = None
     """At the caller, the way included."""
 
@@ -723,6 +776,8 @@ class Considered(Record, frozen=True, kw_only=True):
     demand_rps: Amount
     candidates: tuple[Candidate, ...]
     excluded: tuple[Exclusion, ...] = ()
+    left_out: Count = 0
+    """Candidates and exclusions that are not named, so that the record stays small; those in use are named first."""
     unserved_rps: Amount = 0.0
 
 

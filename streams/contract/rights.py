@@ -65,7 +65,7 @@ def group_of(prefix: str, room: str) -> str:
     return f"{prefix}-{room}"
 
 
-_ROOMS: Final = ("streams", "forecasting", "router")
+_ROOMS: Final = ("streams", "forecasting", "router", "actuators")
 ROLES: Final[tuple[Role, ...]] = (
     Role(
         name="streams",
@@ -77,34 +77,60 @@ ROLES: Final[tuple[Role, ...]] = (
     Role(
         name="forecasting",
         says="tradewind worker forecasting",
-        reads=(t.DEMAND, t.DEMAND_HISTORY),
-        writes=(t.DEMAND_FORECAST, t.DEMAND_HISTORY, t.DEAD_LETTERS),
+        reads=(
+            *(t.FLEET, t.ORDERS, t.DEMAND, t.DEMAND_FORECAST, t.ENDPOINT_HEALTH, t.SPOT_PRICES, t.CARBON_INTENSITY),
+            *(t.INTERRUPTIONS, t.SPOT_RISK, t.CAPACITY, t.CAPACITY_PLAN, t.DEMAND_HISTORY),
+        ),
+        writes=(t.DEMAND_FORECAST, t.DEMAND_HISTORY, t.SPOT_RISK, t.CAPACITY_PLAN, t.DEAD_LETTERS),
         rooms=("forecasting",),
     ),
     Role(
         name="router",
         says="tradewind worker router",
-        reads=(t.FLEET, t.ORDERS, t.ENDPOINT_HEALTH, t.DEMAND, t.ROUTING_TABLE),
-        writes=(t.ROUTING_TABLE, t.DECISIONS, t.DEAD_LETTERS),
+        reads=(
+            *(t.FLEET, t.ORDERS, t.TABLE_ORDERS, t.ENDPOINT_HEALTH, t.DEMAND, t.ROUTING_TABLE),
+            *(t.SPOT_PRICES, t.CARBON_INTENSITY, t.SPOT_RISK, t.CAPACITY, t.INTERRUPTIONS),
+            *(t.DEFERRED, t.RELEASES),
+        ),
+        writes=(t.ROUTING_TABLE, t.DECISIONS, t.RELEASES, t.DEAD_LETTERS),
         rooms=("router",),
+    ),
+    Role(
+        name="actuators",
+        says="tradewind worker actuators",
+        reads=(t.FLEET, t.CAPACITY_PLAN, t.CAPACITY),
+        writes=(t.CAPACITY, t.DEAD_LETTERS),
+        rooms=("actuators",),
     ),
     Role(
         name="gateway",
         says="tradewind gateway",
-        reads=(t.ROUTING_TABLE,),
-        writes=(t.ENDPOINT_METRICS, t.ARRIVALS, t.GATEWAY_STATUS),
+        reads=(t.ROUTING_TABLE, t.SESSIONS),
+        writes=(t.ENDPOINT_METRICS, t.ARRIVALS, t.GATEWAY_STATUS, t.SESSIONS),
     ),
     Role(name="follower", says="a gateway of yours that follows tables", reads=(t.ROUTING_TABLE,)),
     Role(name="producer", says="whoever sends metrics of endpoints", writes=(t.ENDPOINT_METRICS,)),
+    Role(
+        name="collector",
+        says="tradewind collect; whoever sends prices, carbon and notices of interruptions",
+        writes=(t.SPOT_PRICES, t.CARBON_INTENSITY, t.INTERRUPTIONS),
+    ),
+    Role(
+        name="submitter",
+        says="tradewind defer; whoever hands in work that may wait, and begins it when it is released",
+        reads=(t.FLEET, t.DEFERRED, t.RELEASES),
+        writes=(t.DEFERRED,),
+    ),
     Role(name="publisher", says="tradewind fleet publish", writes=(t.FLEET,)),
     Role(
         name="operator",
-        says="tradewind status, table, drain, undrain, dead-letters, doctor",
+        says="tradewind status, table, explain, decisions, drain, undrain, notice, capacity, dead-letters, doctor",
         reads=(
-            *(t.FLEET, t.ORDERS, t.ENDPOINT_HEALTH, t.ROUTING_TABLE, t.GATEWAY_STATUS, t.DECISIONS, t.DEAD_LETTERS),
+            *(t.FLEET, t.ORDERS, t.TABLE_ORDERS, t.ENDPOINT_HEALTH, t.ROUTING_TABLE, t.GATEWAY_STATUS),
+            *(t.DECISIONS, t.CAPACITY_PLAN, t.CAPACITY, t.DEAD_LETTERS),
             *(t.ENDPOINT_METRICS, t.ARRIVALS),  # what was replayed is recognised there
         ),
-        writes=(t.ORDERS, t.ENDPOINT_METRICS, t.ARRIVALS),
+        writes=(t.ORDERS, t.TABLE_ORDERS, t.INTERRUPTIONS, t.CAPACITY_PLAN, t.ENDPOINT_METRICS, t.ARRIVALS),
         watches=_ROOMS,
         every=("DESCRIBE", "DESCRIBE_CONFIGS"),
     ),

@@ -152,7 +152,6 @@ INTERRUPTIONS: Final = Topic(
     cleanup="delete",
     retention_s=7 * DAY_S,
     time_field="notice_at_s",
-    experimental=True,
     says="A notice that an endpoint is about to go.",
 )
 ENDPOINT_HEALTH: Final = Topic(
@@ -199,7 +198,6 @@ SPOT_RISK: Final = Topic(
     cleanup="compact,delete",
     retention_s=7 * DAY_S,
     time_field="made_at_s",
-    experimental=True,
     says="Hazard per hour of losing a replica, with its interval and reasons.",
 )
 CAPACITY_PLAN: Final = Topic(
@@ -207,15 +205,14 @@ CAPACITY_PLAN: Final = Topic(
     record=r.CapacityPlan,
     key=("pool",),
     cleanup="compact",
-    experimental=True,
-    says="How many replicas a pool should have, and why.",
+    time_field="made_at_s",
+    says="How many replicas a pool should have, and why. A tombstone takes the plan back, an operator's too.",
 )
 CAPACITY: Final = Topic(
     name="capacity.v1",
     record=r.Capacity,
     key=("pool",),
     cleanup="compact",
-    experimental=True,
     says="What actuators saw and did.",
 )
 ROUTING_TABLE: Final = Topic(
@@ -247,7 +244,7 @@ SESSIONS: Final = Topic(
     key=("session",),
     cleanup="compact,delete",
     retention_s=DAY_S,
-    experimental=True,
+    time_field="at_s",
     says="Where a live session has its home, and until when it has to move.",
 )
 DEAD_LETTERS: Final = Topic(

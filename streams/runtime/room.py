@@ -2,7 +2,8 @@
 
 assigned ──► own: look up places ──► Runner.assign
 fetched  ──► hear ──► Runner.hear ──┐
-pulse: tick, urgent views, answers ─┴──► send
+pulse: tick, urgent views, answers ─┼──► send
+       errands ──► act ──► brought ─┘
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from streams.runtime import clock
 from streams.runtime.batch import Batch, Messagelike
 from streams.runtime.fetch import Fetched, Place
 from streams.runtime.runner import Runner
-from streams.runtime.step import Out, Question, Reads, Since, Step
+from streams.runtime.step import Acts, Errand, Out, Question, Reads, Since, Step
 from streams.settings import Settings
 
 TP = tuple[str, int]
@@ -27,6 +28,7 @@ TP = tuple[str, int]
 Look = Callable[[Mapping[TP, float | None]], Awaitable[Mapping[TP, Place]]]
 Send = Callable[[Sequence[Out]], None]
 Ask = Callable[[Question], Awaitable[Any]]
+Act = Callable[[Errand], Awaitable[Any]]
 _ASK_AGAIN_S = 1.0
 
 
@@ -42,6 +44,8 @@ class _Line:
     """Where something was missing and has been asked for again."""
     assigned_at_s: dict[int, float] = field(default_factory=dict)
     """Partitions being restored, and since when (monotonic)."""
+    away: dict[int, set[asyncio.Task[None]]] = field(default_factory=dict)
+    """Errands under way, by the partition that sent them."""
     wake: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -55,6 +59,8 @@ class _Line:
     def release(self, number: int) -> None:
         self.runner.release(number)
         self.assigned_at_s.pop(number, None)
+        for errand in self.away.pop(number, ()):
+            errand.cancel()  # what it would do is another worker's now
         for tp in [tp for tp in self.at if tp[1] == number]:
             self.holes.pop(tp, None)
             self.committed.pop(tp, None)
@@ -87,10 +93,12 @@ class _Line:
 
 class Room:
     """Carries `steps` over what it is assigned and handed. `send` takes messages, `ask` answers questions (None: it
-    could not). All of it in one event loop."""
+    could not), `act` runs errands and raises nothing. All of it in one event loop."""
 
-    def __init__(self, steps: Sequence[Step], settings: Settings, send: Send, ask: Ask) -> None:
-        self._settings, self._send, self._ask = settings, send, ask
+    def __init__(self, steps: Sequence[Step], settings: Settings, send: Send, ask: Ask, act: Act | None = None) -> None:
+        if act is None and any(isinstance(step.stage, Acts) for step in steps):
+            raise ValueError("a stage has errands, and there is nobody to run them: give `act`")
+        self._settings, self._send, self._ask, self._act = settings, send, ask, act
         self.lines = [
             _Line(Runner(step), {r.topic.full(settings.topic_prefix): r for r in step.owned}) for step in steps
         ]
@@ -277,12 +285,26 @@ class Room:
             self._send(outs)
             for partition, question in line.runner.questions():
                 tasks.create_task(self._think(line, partition, question))
+            for partition, errand in line.runner.errands():
+                self._go(line, partition, errand, tasks)
 
     async def _think(self, line: _Line, partition: int, question: Question) -> None:
         answer = await self._ask(question)
         if answer is None:
             await asyncio.sleep(_ASK_AGAIN_S)
         self._send(line.runner.answer(partition, answer, clock.now_s()))
+        line.wake.set()
+
+    def _go(self, line: _Line, partition: int, errand: Errand, tasks: asyncio.TaskGroup) -> None:
+        task = tasks.create_task(self._run(line, partition, errand))
+        under_way = line.away.setdefault(partition, set())
+        under_way.add(task)
+        task.add_done_callback(under_way.discard)
+
+    async def _run(self, line: _Line, partition: int, errand: Errand) -> None:
+        assert self._act is not None  # said at the start
+        brought = await self._act(errand)
+        self._send(line.runner.brought(partition, errand, brought, clock.now_s()))
         line.wake.set()
 
     def measure(self, end_of: Callable[[TP], int | None]) -> bool:

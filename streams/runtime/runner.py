@@ -18,7 +18,7 @@ from streams.contract.topics import MAX_VALUE_BYTES, TOPIC_OF, Topic
 from streams.runtime import cloudevents
 from streams.runtime.batch import Batch, Headers, Message
 from streams.runtime.edge import Edge
-from streams.runtime.step import Heard, Leaves, Out, Question, Refusal, Screens, Step, Thinks
+from streams.runtime.step import Acts, Errand, Heard, Leaves, Out, Question, Refusal, Screens, Step, Thinks
 
 COALESCE_S = 0.02
 """Urgent views closer together than this become one; a tick's or an answer's view just before delays none of them."""
@@ -50,6 +50,8 @@ class _Partition:
     """The last view that told evidence."""
     due_at_s: float = float("inf")
     thinking: bool = False
+    away: set[str] = field(default_factory=set)
+    """On whom an errand is under way."""
 
 
 class Quota:
@@ -82,7 +84,12 @@ class Runner:
     def __init__(self, step: Step, *, source: str = "tradewind") -> None:
         self.step = step
         self.source = source
+        # looked up once: such a check asks for each method by name
+        self._screens = step.stage if isinstance(step.stage, Screens) else None
+        self._thinks = step.stage if isinstance(step.stage, Thinks) else None
+        self._acts = step.stage if isinstance(step.stage, Acts) else None
         self.partitions: dict[int, _Partition] = {}
+        self._heard = {r.topic.name: signals.HEARD.labels(step.name, r.topic.name) for r in step.reads}
         self._edges: dict[str, Edge[Any]] = {r.topic.name: Edge(r.topic) for r in step.reads}
         self._tombs = frozenset(r.topic.name for r in step.reads if r.tombstones)
         self._facts: dict[str, dict[bytes, Message]] = {r.topic.name: {} for r in step.shared}
@@ -141,7 +148,8 @@ class Runner:
         if held is None:
             return []
         fresh = batch.since(held.folded.get(batch.topic, 0))
-        signals.REPEATED.labels(self.step.name).inc(len(batch) - len(fresh))
+        if len(batch) > len(fresh):
+            signals.REPEATED.labels(self.step.name).inc(len(batch) - len(fresh))
         if not len(fresh):
             return []
         outs: list[Out] = []
@@ -187,15 +195,15 @@ class Runner:
     def _screened(self, state: Any, batch: Batch) -> tuple[Heard[Any], list[Refusal]]:
         """What edge and stage let pass, and what they refuse."""
         heard, refused = self._edges[batch.topic].open(batch)
-        if isinstance(self.step.stage, Screens) and heard.records:
-            screened = list(self.step.stage.screen(state, heard))
+        if self._screens is not None and heard.records:
+            screened = list(self._screens.screen(state, heard))
             heard, refused = heard.without(screened), refused + screened
         return heard, refused
 
     def _fold(self, held: _Partition, batch: Batch, outs: list[Out] | None, now_s: float = 0.0) -> bool:
         stage = self.step.stage
         heard, refused = self._screened(held.state, batch)
-        signals.HEARD.labels(self.step.name, batch.topic).inc(len(heard.records))
+        self._heard[batch.topic].inc(len(heard.records))
         if refused and outs is not None:
             judged = held.judged.get(batch.topic, 0)
             unsaid = [r for r in refused if batch.messages[r.position].offset >= judged]
@@ -270,25 +278,50 @@ class Runner:
 
     def questions(self) -> list[tuple[int, Question]]:
         """Open questions by partition, at most one under way for each."""
-        stage, asked = self.step.stage, []
-        if isinstance(stage, Thinks):
+        asked: list[tuple[int, Question]] = []
+        if self._thinks is not None:
             for number, held in self.partitions.items():
-                if not held.thinking and not held.restoring and (question := stage.question(held.state)):
+                if not held.thinking and not held.restoring and (question := self._thinks.question(held.state)):
                     held.thinking = True
                     asked.append((number, question))
         return asked
 
     def answer(self, partition: int, answer: Any, now_s: float) -> list[Out]:
         """Hand an answer in (None: it failed, ask again later); views that follow from it come back."""
-        held, stage = self.partitions.get(partition), self.step.stage
-        if held is None or not isinstance(stage, Thinks):
+        held = self.partitions.get(partition)
+        if held is None or self._thinks is None:
             return []
         held.thinking = False
         if answer is None:
             return []
-        held.state = stage.answer(held.state, answer)
+        held.state = self._thinks.answer(held.state, answer)
+        return self._soon(held, now_s)
+
+    def _soon(self, held: _Partition, now_s: float) -> list[Out]:
         held.due_at_s = min(held.due_at_s, max(now_s, held.viewed_at_s + COALESCE_S))
         return self.speak(now_s)
+
+    # ------------------------------------------------------------ acting
+
+    def errands(self) -> list[tuple[int, Errand]]:
+        """Errands to run now by partition, at most one under way on each it is on; none while silent."""
+        sent: list[tuple[int, Errand]] = []
+        if self._acts is not None and not self.silent:
+            for number, held in self.partitions.items():
+                for errand in () if held.restoring else self._acts.errands(held.state):
+                    if errand.on not in held.away:
+                        held.away.add(errand.on)
+                        sent.append((number, errand))
+        return sent
+
+    def brought(self, partition: int, errand: Errand, what: Any, now_s: float) -> list[Out]:
+        """Hand in what came of an errand; views that follow from it come back."""
+        held = self.partitions.get(partition)
+        if held is None or errand.on not in held.away or self._acts is None:
+            return []
+        held.away.discard(errand.on)
+        held.state = self._acts.brought(held.state, errand, what)
+        return self._soon(held, now_s)
 
 
 def _kept(headers: Headers) -> Headers:

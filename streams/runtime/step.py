@@ -126,6 +126,27 @@ class Thinks(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Errand:
+    """Something to do in the world outside topics: on whom (one at a time for each of them), and what."""
+
+    on: str
+    what: Any
+
+
+@runtime_checkable
+class Acts(Protocol):
+    """A stage that has things done outside topics. Its views never wait for them, nor one errand for another's."""
+
+    def errands(self, state: Any) -> Iterable[Errand]:
+        """What to do now, asked after each view; only reads. One on somebody who has an errand under way is not run."""
+        ...
+
+    def brought(self, state: Any, errand: Errand, what: Any) -> Any:
+        """The state that knows what came of `errand`, which it does not ask for again; it is viewed at once."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
 class Earliest:
     """Restore from all that the topic holds: compacted facts."""
 

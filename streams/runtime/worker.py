@@ -22,7 +22,7 @@ from streams.contract.topics import Topic
 from streams.runtime import admin, clock
 from streams.runtime.access import warn_if_open
 from streams.runtime.beside import Lanes
-from streams.runtime.room import Room
+from streams.runtime.room import Act, Room
 from streams.runtime.sender import Sender
 from streams.runtime.shared import SharedReader
 from streams.runtime.step import Reads, Step, Thinks
@@ -43,22 +43,30 @@ _Work = Callable[[], Coroutine[Any, Any, None]]
 """Begun only once all else has: what fails before then leaves nothing half begun."""
 
 
+Hands = Callable[[], contextlib.AbstractAsyncContextManager[Act]]
+"""Makes whatever runs errands; they are run while its context lasts."""
+
+
 class _Crashed(TradewindError):
     """Faust gave up."""
 
 
 @contextlib.asynccontextmanager
-async def carried(steps: Sequence[Step], settings: Settings, name: str) -> AsyncIterator[Room]:
+async def carried(
+    steps: Sequence[Step], settings: Settings, name: str, hands: Hands | None = None
+) -> AsyncIterator[Room]:
     """Carries `steps` on Kafka while the context lasts, as a member of the group of the room called `name`.
 
-    Leaving it leaves the group. Should something fail for good, the body is cancelled and an exception group is raised.
+    `hands` run what errands the stages have. Leaving it leaves the group. Should something fail for good, the body is
+    cancelled and an exception group is raised.
     """
     from streams.runtime.kafka import build_app
 
     sender, beside = Sender(settings), Lanes()
-    room = Room(steps, settings, sender.send, beside.ask)
     works: list[_Work] = []
     async with contextlib.AsyncExitStack() as stack:
+        act = await stack.enter_async_context(hands()) if hands else None
+        room = Room(steps, settings, sender.send, beside.ask, act)
         await sender.start()
         stack.push_async_callback(sender.stop)
         works.append(sender.watch)
@@ -78,7 +86,9 @@ async def carried(steps: Sequence[Step], settings: Settings, name: str) -> Async
         yield room
 
 
-def run_worker(steps: Sequence[Step], settings: Settings, name: str, metrics_port: int) -> int:
+def run_worker(
+    steps: Sequence[Step], settings: Settings, name: str, metrics_port: int, hands: Hands | None = None
+) -> int:
     """Carries `steps` until SIGTERM or SIGINT, serving metrics on `settings.host`; comes back with the exit code.
 
     0: told to stop. 1: it cannot start (Kafka out of reach, a right or topics missing, port taken), or failed three
@@ -90,7 +100,7 @@ def run_worker(steps: Sequence[Step], settings: Settings, name: str, metrics_por
         handler.addFilter(_Seldom())
     warn_if_open(settings)
     try:
-        asyncio.run(_until_told(_work(steps, settings, name, metrics_port)))
+        asyncio.run(_until_told(_work(steps, settings, name, metrics_port, hands)))
     except Stop as error:
         sys.stderr.write(f"tradewind: {error}\n")
         _end_within(_END_S, 1)
@@ -154,7 +164,9 @@ async def _until_told(work: Coroutine[Any, Any, None]) -> None:
     signals.event("worker_stopped")
 
 
-async def _work(steps: Sequence[Step], settings: Settings, name: str, metrics_port: int) -> None:
+async def _work(
+    steps: Sequence[Step], settings: Settings, name: str, metrics_port: int, hands: Hands | None = None
+) -> None:
     rooms: list[Room] = []
     async with served(settings.host, metrics_port, lambda: bool(rooms) and rooms[-1].ready):
         with _hushed("aiokafka"):  # that Kafka is away is said by us, once
@@ -164,7 +176,7 @@ async def _work(steps: Sequence[Step], settings: Settings, name: str, metrics_po
         failed_at_s: deque[float] = deque(maxlen=_FAILURES)
         while True:
             try:
-                async with carried(steps, settings, name) as room:
+                async with carried(steps, settings, name, hands) as room:
                     rooms[:] = [room]
                     spare_collector()
                     signals.event("worker_started", room=name, steps=[step.name for step in steps])

@@ -19,7 +19,7 @@ from router_sync.table import Draft, Number, build
 from streams.contract import topics
 from streams.runtime.runner import Runner
 from streams.runtime.step import Earliest, Reads, Step
-from tests.unit.router_fleet import demand, fleet, health, request_class, told
+from tests.unit.router_fleet import demand, fleet, health, knowing, request_class, told
 
 HERE = Path(__file__).parent
 VALUE, SEAL = HERE / "routing_table.json", HERE / "routing_table.tw-sig"
@@ -32,9 +32,9 @@ def made() -> tuple[bytes, bytes, bytes]:
     heard, asked = HeardHealth(), HeardDemand()
     told(heard, health([e.name for e in of.endpoints], 1_800_000_000.0, {"eu-west-a": 1_799_999_999.5}))
     told(asked, demand(1_799_999_999.0, {("eu", "private"): 70, ("eu", "batch"): 150, ("us", "batch"): 90}))
-    at = situation(layout(of), heard, asked.rps(layout(of)), None, {}, 0.001, 1_800_000_000.0)
+    at = situation(layout(of), knowing(layout(of), heard, asked), 1_800_000_000.0)
     shares = completed(at.problem, greedy(at.problem))
-    draft = Draft(at.plan, shares, at.usable, at.standings, at.scores, at.p95_ms)
+    draft = Draft(at.plan, shares, at.usable, at.standings, at.scores, at.quoted, at.p95_ms)
     table = build(draft, "chat", Number(1_800_000_000, 2), 1_800_000_000.0, 300.0, "golden", 1_799_999_999.5)
     stage = _Says(table)
     runner = Runner(

@@ -31,7 +31,20 @@ from tradewind.ports import free_port
 from tradewind.processes import Child
 
 PREFIX = "held"
-ROLES = ("admin", "streams", "forecasting", "router", "gateway", "producer", "publisher", "operator", "auditor")
+ROLES = (
+    *(
+        "admin",
+        "streams",
+        "forecasting",
+        "router",
+        "actuators",
+        "gateway",
+        "producer",
+        "publisher",
+        "operator",
+        "auditor",
+    ),
+)
 _GRANTED = AclPermissionType.ALLOW
 
 

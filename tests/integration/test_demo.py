@@ -19,7 +19,7 @@ from uuid import uuid4
 import msgspec
 import psutil
 import pytest
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 
 from streams.contract import topics
@@ -95,6 +95,72 @@ def test_a_region_and_then_the_broker_die_and_no_request_is_lost(tmp_path: Path)
     assert away["table_at_s"] is not None, "the loop went on after the broker came back"
     assert left(folder) == []
     assert any((folder / "log").iterdir())
+
+
+def heard(bootstrap: str, prefix: str, topic: Topic) -> list[Any]:
+    """All that stands on a topic."""
+
+    async def read() -> list[Any]:
+        consumer = AIOKafkaConsumer(topic.full(prefix), bootstrap_servers=bootstrap, auto_offset_reset="earliest")
+        await consumer.start()
+        try:
+            fetched = await consumer.getmany(timeout_ms=5000)
+            return [msgspec.json.decode(one.value) for messages in fetched.values() for one in messages]
+        finally:
+            await consumer.stop()
+
+    return asyncio.run(read())
+
+
+def test_the_sovereign_scenario_breaks_no_law_and_says_what_became_of_each_tier(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    words = ("--scenario", "sovereign", "--seconds", "25", "--surge", "3x@10", "--json")
+    with started(folder, *words) as demo:
+        until_ready(demo, tmp_path / "demo.err")
+        note = json.loads((folder / "demo.json").read_text())
+        at = note["bootstrap_servers"], note["topic_prefix"]
+        prices, grids = heard(*at, topics.SPOT_PRICES), heard(*at, topics.CARBON_INTENSITY)
+        out, _ = demo.communicate(timeout=120)
+    assert demo.returncode == 0, (tmp_path / "demo.err").read_text()
+    assert {price["pool"].rsplit("/", 1)[1] for price in prices} == {"spot"}
+    assert {grid["grid_zone"] for grid in grids} == {"DE", "IE", "BE", "US-PJM", "IN"}
+    report: dict[str, Any] = json.loads(out)
+    assert report["scenario"] == "sovereign"
+    assert (report["breaches"], report["breached"]) == (0, [])
+    served = report["requests"] - report["shed"] - report["failed"]
+    assert report["judged"] >= served > 200, "each that was served stands in an endpoint's own notes"
+    assert report["lost_servable"] == 0
+    assert report["dead_letters"] == 0
+    tiers = report["share_by_tier"]
+    assert tiers.keys() == {"premium", "standard", "sheddable"}
+    for tier in tiers.values():
+        assert tier.keys() == {"before", "during"}
+        assert all(of["arrived"] == of["served"] + of["shed"] + of["failed"] for of in tier.values())
+    assert sum(of["arrived"] for tier in tiers.values() for of in tier.values()) == report["requests"]
+    assert report["spill"].keys() == {"europe", "america", "asia"}
+    assert all("quick" in classes for classes in report["spill"].values()), "simple requests have their own class"
+    assert report["converged_s"] is not None
+    assert left(folder) == []
+
+
+def test_the_spot_scenario_takes_machines_back_and_no_answer_that_can_go_on_loses_a_word(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    words = ("--scenario", "spot", "--spot-notice", "6", "--seconds", "32", "--json")
+    with started(folder, *words) as demo:
+        out, _ = demo.communicate(timeout=150)
+    assert demo.returncode == 0, (tmp_path / "demo.err").read_text()
+    report: dict[str, Any] = json.loads(out)
+    assert report["sessions"]["threatened"] >= 3
+    assert report["sessions_kept"] == 1.0, report
+    assert (
+        report["sessions"]["whole_answers"] >= report["sessions"]["answers"] - report["sessions"]["threatened_unable"]
+    )
+    assert report["lost_servable"] == 0
+    assert report["streams_left"].get("moved: notice", 0) >= 1
+    assert [one["endpoint"] for one in report["drains"]] == ["eu-spot-a"]
+    assert report["drained_s"] < 3.0
+    assert report["dead_letters"] == 0
+    assert left(folder) == []
 
 
 def told_by_examples(folder: Path) -> str:

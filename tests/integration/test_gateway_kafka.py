@@ -18,21 +18,21 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from router_sync.gateway import Gateway, GatewayConfig
 from router_sync.keys import load_or_make, public_path
 from streams.contract.keys import partition_of
-from streams.contract.records import EndpointMetrics, GatewayStatus, Route, RoutingTable, TableEndpoint
-from streams.contract.topics import ARRIVALS, ENDPOINT_METRICS, GATEWAY_STATUS, ROUTING_TABLE
+from streams.contract.records import EndpointMetrics, GatewayStatus, Route, RoutingTable, Session, TableEndpoint
+from streams.contract.topics import ARRIVALS, ENDPOINT_METRICS, GATEWAY_STATUS, ROUTING_TABLE, SESSIONS, Topic
 from tradewind.embedded import EmbeddedKafka, Runtime
 
 pytestmark = pytest.mark.kafka
 PARTITIONS = 4
 
 
-async def make_topics(bootstrap: str, prefix: str) -> None:
+async def make_topics(bootstrap: str, prefix: str, *more: Topic) -> None:
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
     await admin.start()
     try:
         wide = [NewTopic(topic.full(prefix), PARTITIONS, 1) for topic in (ENDPOINT_METRICS, ARRIVALS)]
         await admin.create_topics(
-            wide + [NewTopic(topic.full(prefix), 1, 1) for topic in (ROUTING_TABLE, GATEWAY_STATUS)]
+            wide + [NewTopic(topic.full(prefix), 1, 1) for topic in (ROUTING_TABLE, GATEWAY_STATUS, *more)]
         )
     finally:
         await admin.close()
@@ -45,13 +45,13 @@ class Router:
         self._bootstrap, self._topic, self._url = bootstrap, ROUTING_TABLE.full(prefix), url
         self.signer = load_or_make(folder / "key")
 
-    async def publish(self, version: int, *, signed: bool = True) -> None:
-        value = msgspec.json.encode(self._table(version))
+    async def publish(self, version: int, *, signed: bool = True, shares: dict[str, float] | None = None) -> None:
+        value = msgspec.json.encode(self._table(version, shares or {"a": 1.0}))
         headers = self.signer.seal(b"m", value) if signed else []
         async with AIOKafkaProducer(bootstrap_servers=self._bootstrap, acks="all") as producer:
             await producer.send_and_wait(self._topic, value, key=b"m", headers=headers)
 
-    def _table(self, version: int) -> RoutingTable:
+    def _table(self, version: int, shares: dict[str, float]) -> RoutingTable:
         now_s = time.time()
         endpoint = TableEndpoint(
             name="a",
@@ -65,7 +65,16 @@ class Router:
             cost_usd_per_request=0.0,
             latency_p95_ms=100,
         )
-        route = Route(origin="eu", class_="chat", slo_p95_ms=300, endpoints=("a",), shares=(1.0,))
+        endpoints = tuple(msgspec.structs.replace(endpoint, name=name) for name in ("a", "b"))
+        others = tuple(e.name for e in endpoints if e.name not in shares)
+        route = Route(
+            origin="eu",
+            class_="chat",
+            slo_p95_ms=300,
+            endpoints=tuple(shares),
+            shares=tuple(shares.values()),
+            fallbacks=others,
+        )
         return RoutingTable(
             service="m",
             epoch=1,
@@ -74,7 +83,7 @@ class Router:
             expires_at_s=now_s + 300,
             fleet_version=1,
             default_class="chat",
-            endpoints=(endpoint,),
+            endpoints=endpoints,
             routes=(route,),
         )
 
@@ -94,8 +103,9 @@ async def upstream() -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def gateway(bootstrap: str, prefix: str, folder: Path) -> AsyncIterator[Gateway]:
+async def gateway(bootstrap: str, prefix: str, folder: Path, name: str = "gateway-1") -> AsyncIterator[Gateway]:
     config = GatewayConfig(
+        name=name,
         origin="eu",
         port=0,
         bootstrap_servers=bootstrap,
@@ -203,3 +213,53 @@ async def test_a_killed_broker_leaves_the_gateway_serving_and_after_its_restart_
             place = partition_of("a", PARTITIONS)
             await heard(where, ENDPOINT_METRICS.full(prefix), place, lambda v: b"latency_ms" in v)
             assert await ask(one) == 200
+
+
+async def served(of: Gateway, session: str) -> str:
+    url = f"http://127.0.0.1:{of.port}/v1/chat/completions"
+    headers = {"x-tradewind-session": session}
+    async with aiohttp.ClientSession() as http, http.post(url, json={"model": "m"}, headers=headers) as answer:
+        assert answer.status == 200
+        return answer.headers["x-tradewind-endpoint"]
+
+
+async def test_gateways_share_homes_and_one_that_starts_later_learns_them(kafka: str, tmp_path: Path) -> None:
+    prefix = "gateway-homes"
+    await make_topics(kafka, prefix, SESSIONS)
+    async with upstream() as url:
+        router = Router(kafka, prefix, tmp_path, url)
+        await router.publish(1, shares={"a": 1.0})
+        async with gateway(kafka, prefix, tmp_path) as one, gateway(kafka, prefix, tmp_path, "gateway-2") as two:
+            await until(lambda: version(one) == version(two) == 1)
+            await until(lambda: one._sessions_in_sight() and two._sessions_in_sight())
+            assert {await served(one, f"s{n}") for n in range(5)} == {"a"}
+            await until(lambda: len(two.homes) == 5)
+            _, value, _ = await heard(kafka, SESSIONS.full(prefix), 0, lambda _: True)
+            assert msgspec.json.decode(value, type=Session).gateway == "gateway-1"
+            await router.publish(2, shares={"b": 1.0})
+            await until(lambda: version(one) == version(two) == 2)
+            assert {await served(two, f"s{n}") for n in range(5)} == {"a"}
+            assert await served(two, "a new one") == "b"
+        async with gateway(kafka, prefix, tmp_path, "gateway-3") as fresh:
+            await until(lambda: len(fresh.homes) == 6)
+            assert [await served(fresh, name) for name in ("s1", "a new one", "another")] == ["a", "b", "b"]
+
+
+async def test_without_the_topic_of_sessions_homes_are_a_gateways_own(
+    kafka: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    prefix = "gateway-homeless"
+    await make_topics(kafka, prefix)
+    async with upstream() as url:
+        router = Router(kafka, prefix, tmp_path, url)
+        await router.publish(1)
+        async with gateway(kafka, prefix, tmp_path) as one:
+            await until(lambda: version(one) == 1 and one._sessions is not None and one._sessions.failures >= 3)
+            assert await served(one, "s") == "a"
+            await router.publish(2, shares={"b": 1.0})
+            await until(lambda: version(one) == 2)
+            assert await served(one, "s") == "a"
+            assert one.sink.dropped == {}
+    away = [record for record in caplog.records if record.getMessage() == "sessions_source_away"]
+    assert len(away) == 1
+    assert "does not exist" in str(getattr(away[0], "fields", {}))

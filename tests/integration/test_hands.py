@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -135,6 +136,50 @@ async def test_an_order_for_an_endpoint_that_left_the_fleet_can_be_ended(mine: S
         await publish(mine, two(version=3))
         await until(lambda: _of_version(mine, 3))
         assert users_of(await newest(mine), A)
+
+
+async def test_a_notice_drains_at_once_says_by_when_to_leave_and_an_earlier_one_counts(mine: Settings) -> None:
+    async with router(mine, two()):
+        she = Operator(mine)
+        code, told = await she.types("notice", A, "--kind", "maintenance", "--in", "1h")
+        [table] = told["tables"]
+        assert (code, table["after_ms"] < 2000) == (0, True)
+        assert re.search(rf"{A} leaves in 35\d\d s: maintenance notice|leaves in 3600 s", table["reason"])
+        assert {route["has"] for route in table["moved"]} == {0.0}
+        code, told = await she.types("notice", A, "--in", "30s", "--reason", "spot i-0abc")
+        assert (code, told["tables"][0]["after_ms"] < 2000) == (0, True)
+        of = next(e for e in (await newest(mine)).endpoints if e.name == A)
+        assert (of.state, of.leave_by_s) == ("drain", told["deadline_at_s"])
+        code, told = await she.types("notice", B, "--kind", "rebalance", "--in", "2m")
+        assert (code, told["tables"]) == (0, [])
+        assert users_of(await newest(mine), B)
+        nowhere = await asyncio.to_thread(CliRunner().invoke, app, ["notice", "eu-west-z", *she._where])
+        assert "eu-west-a" in str(nowhere.exception)
+
+
+async def test_what_a_cloud_says_to_a_machine_drains_its_endpoint(mine: Settings) -> None:
+    async def metadata(request: web.BaseRequest) -> web.StreamResponse:
+        said = "TRUE" if request.path.endswith("/preempted") else "NONE"
+        return web.Response(text=said, headers={"Metadata-Flavor": "Google"})
+
+    runner = web.ServerRunner(web.Server(metadata))
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        async with router(mine, two()):
+            asks = ("collect", "interruptions", "--provider", "gcp", "--endpoint", A, "--metadata-url", url, "--once")
+            code, told = await Operator(mine).types(*asks)
+            [said] = told["said"]
+            assert (code, told["answered"], said["kind"]) == (0, True, "preempt")
+            assert said["deadline_at_s"] - said["notice_at_s"] == pytest.approx(30.0, abs=1.0)
+            await until(lambda: _leaves(mine, A))
+    finally:
+        await runner.cleanup()
+
+
+async def _leaves(mine: Settings, name: str) -> bool:
+    return any(e.name == name and e.leave_by_s is not None for e in (await newest(mine)).endpoints)
 
 
 async def _of_version(mine: Settings, version: int) -> bool:

@@ -6,6 +6,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from aiohttp import web
 
 from tradewind.load import SAMPLE, Counters, HttpSender, Outcome, Shot, Target, drive, load, plan
 from tradewind.pretend import Endpoint, EndpointSettings, FaultOrder
+from tradewind.pretend.ledger import read
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -105,6 +107,25 @@ async def test_a_status_is_a_kind_of_failure(status: int, kind: str) -> None:
     assert (outcome.ok, outcome.status, outcome.error) == (False, status, kind)
 
 
+async def test_what_a_gateway_sheds_is_told_apart_from_an_endpoint_that_throttles() -> None:
+    async with serving(answering(b"{}", 429, **{"x-tradewind-shed": "table", "x-tradewind-class": "chat"})) as url:
+        outcome = await sent(shot(url, stream=True))
+    assert (outcome.ok, outcome.status, outcome.error, outcome.taken_as) == (False, 429, "shed", "chat")
+    counters = Counters()
+    counters.add(outcome)
+    assert (counters.shed, counters.failed) == (1, 0)
+
+
+async def test_an_endpoint_writes_down_whom_it_received_before_it_answers(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    async with endpoint(ledger=path) as one:
+        url = f"http://127.0.0.1:{one.port}"
+        assert (await sent(shot(url, stream=True))).ok
+        assert (await sent(Shot(0.0, Target("us", "batch", url, "k", "no-such-model"), False, 20, 1))).status == 404
+    assert [(received.origin, received.cls) for received in read(path)] == [("eu", "chat"), ("us", "batch")]
+    assert all(abs(received.at_s - time.time()) < 60 for received in read(path))
+
+
 async def test_the_gateways_headers_are_kept_and_the_key_is_sent() -> None:
     keys: list[str] = []
 
@@ -115,14 +136,15 @@ async def test_the_gateways_headers_are_kept_and_the_key_is_sent() -> None:
             "x-tradewind-region": "eu-west",
             "x-tradewind-attempts": "2",
             "x-tradewind-table": "1700.42",
+            "x-tradewind-class": "quick",
         }
         return web.Response(body=b'{"choices":[{}]}', headers=headers)
 
     async with serving(handle) as url:
         outcome = await sent(shot(url, stream=False))
     assert keys == ["Bearer key-1"]
-    told = (outcome.endpoint, outcome.region, outcome.attempts, outcome.table)
-    assert told == ("eu-west-a", "eu-west", 2, "1700.42")
+    told = (outcome.endpoint, outcome.region, outcome.attempts, outcome.table, outcome.taken_as)
+    assert told == ("eu-west-a", "eu-west", 2, "1700.42", "quick")
 
 
 async def test_silence_is_told_apart_before_and_within_an_answer() -> None:

@@ -25,7 +25,9 @@ from tradewind.cli import app
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("dashboards", "forecasting", "router_sync", "streams", "tradewind")
 DATA = (
+    *(f"router_sync/policies/{path.name}" for path in (ROOT / "router_sync" / "policies").glob("*.yaml")),
     "tradewind/kafka_jars.json", "tradewind/demo/fleet.yaml", "tradewind/load/sample.csv.gz",
+    *(f"tradewind/demo/scenarios/{name}.yaml" for name in ("loop", "sovereign", "spot")),
     "dashboards/grafana/loop.json", "dashboards/prometheus.yml",
     "dashboards/provisioning/dashboards/tradewind.yaml", "dashboards/provisioning/datasources/prometheus.yaml",
 )  # fmt: skip
@@ -142,6 +144,14 @@ def test_a_fleet_file_is_checked_from_an_empty_folder(command: Path, tmp_path: P
     assert json.loads(said(command, "fleet", "check", "fleet.yaml", "--json", cwd=tmp_path))
     said(command, "config", "check", "fleet.yaml", cwd=tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["fleet.yaml"], "a check writes nothing"
+
+
+def test_shipped_policies_are_found_by_name_and_hold_their_cases(command: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "tradewind.yaml"
+    mine.write_text(f"{FLEET.read_text()}\npolicies: [gdpr, edge-first]\n")
+    assert "2 policies" in said(command, "policy", "check", cwd=tmp_path)
+    for line in said(command, "policy", "show", cwd=tmp_path).splitlines():
+        assert "none failed" in said(command, "policy", "test", line.split()[0], cwd=tmp_path)
 
 
 def test_the_map_is_drawn_without_a_broker(command: Path, tmp_path: Path) -> None:

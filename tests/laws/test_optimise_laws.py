@@ -16,7 +16,18 @@ from router_sync import master, optimise
 from router_sync.greedy import greedy
 from router_sync.master import Master
 from router_sync.optimise import Solver, solve
-from router_sync.problem import LEAST_RPS, Problem, Solution, completed, merged, objective
+from router_sync.problem import (
+    LEAST_RESERVE,
+    LEAST_RPS,
+    MOST_RESERVE,
+    SEGMENTS,
+    Problem,
+    Solution,
+    completed,
+    merged,
+    objective,
+)
+from router_sync.score import CROWDING
 from router_sync.table import damp, moved_share
 from router_sync.whole import Optimum, optimum
 from streams.runtime.clock import monotonic_s
@@ -38,10 +49,11 @@ def problems(draw: st.DrawFn) -> Problem:
         cost_usd=price + rng.uniform(0, draw(st.sampled_from([0.0, 1e-5, 1e-2])), (flows, ends)),
         may=rng.random((flows, ends)) < draw(st.sampled_from([1.0, 0.8, 0.3])),
         capacity_rps=capacity,
-        crowd_usd=price * 2,
+        crowd_usd=price[:, None] * np.cumsum(rng.choice([0.0, 0.2, 3.0], (ends, SEGMENTS)), axis=1),
         most_share=np.where(rng.random(ends) < 0.2, 0.1, 1.0),
         weight=rng.choice([1.0, 2.0, 4.0], flows),
         kin=kin.astype(np.intp),
+        reserve=draw(st.floats(LEAST_RESERVE, MOST_RESERVE)),
     )
 
 
@@ -102,7 +114,8 @@ def test_however_many_twins_share_a_flow_they_keep_it(many: int, seed: int) -> N
     near = np.arange(ends) < many
     problem = Problem(
         demand_rps=np.full(2, 0.4 * many), cost_usd=np.tile(np.where(near, 1e-5, 1e-3), (2, 1)),
-        may=np.ones((2, ends), np.bool_), capacity_rps=rng.uniform(2, 10, ends), crowd_usd=np.full(ends, 1e-6),
+        may=np.ones((2, ends), np.bool_), capacity_rps=rng.uniform(2, 10, ends),
+        crowd_usd=np.tile(CROWDING * 1e-6, (ends, 1)),
         most_share=np.ones(ends), weight=np.ones(2), kin=np.where(near, 0, 1 + np.arange(ends)),
     )  # fmt: skip
     for shares in (greedy(problem), solve(problem).shares):
@@ -179,7 +192,8 @@ def realistic(flows: int, ends: int, load: float, seed: int) -> Problem:
     may = rng.random((flows, ends)) < 0.8
     may[:, 0] = True
     return Problem(
-        demand * load * capacity.sum() / demand.sum(), cost, may, capacity, price + 1e-4, np.ones(ends),
+        demand * load * capacity.sum() / demand.sum(), cost, may, capacity, np.outer(price + 1e-4, CROWDING),
+        np.ones(ends),
         rng.choice([1.0, 2.0, 4.0], flows), np.arange(ends, dtype=np.intp),
     )  # fmt: skip
 
@@ -193,7 +207,7 @@ def test_greedy_is_within_a_tenth_of_the_lp_on_fleets_with_room() -> None:
 def test_twins_share_in_proportion_to_capacity() -> None:
     problem = Problem(
         np.array([10.0]), np.full((1, 2), 1e-5), np.ones((1, 2), np.bool_), np.array([300.0, 100.0]),
-        np.full(2, 1e-5), np.ones(2), np.ones(1), np.zeros(2, np.intp),
+        np.tile(CROWDING * 1e-5, (2, 1)), np.ones(2), np.ones(1), np.zeros(2, np.intp),
     )  # fmt: skip
     assert np.allclose(solve(problem).shares, [[0.75, 0.25]])
     strangers = replace(problem, kin=np.arange(2, dtype=np.intp))
@@ -202,7 +216,7 @@ def test_twins_share_in_proportion_to_capacity() -> None:
 
 def test_load_spreads_as_an_endpoint_fills() -> None:
     """The cheaper one takes all up to half of its capacity, then the dearer one helps."""
-    cost, crowd = np.array([[1.0e-5, 1.2e-5]]), np.full(2, 1e-4)
+    cost, crowd = np.array([[1.0e-5, 1.2e-5]]), np.tile(CROWDING * 1e-4, (2, 1))
     common = {"may": np.ones((1, 2), np.bool_), "capacity_rps": np.full(2, 100.0), "crowd_usd": crowd}
     rest = {"most_share": np.ones(2), "weight": np.ones(1), "kin": np.arange(2, dtype=np.intp)}
     at = {rps: solve(Problem(np.array([rps]), cost, **common, **rest)).shares[0] for rps in (40.0, 80.0, 190.0)}
@@ -214,7 +228,7 @@ def test_load_spreads_as_an_endpoint_fills() -> None:
 def test_when_capacity_is_short_the_higher_tier_is_served() -> None:
     problem = Problem(
         np.array([80.0, 80.0]), np.full((2, 1), 1e-5), np.ones((2, 1), np.bool_), np.array([100.0]),
-        np.full(1, 1e-5), np.ones(1), np.array([1.0, 4.0]), np.zeros(1, np.intp),
+        CROWDING[None] * 1e-5, np.ones(1), np.array([1.0, 4.0]), np.zeros(1, np.intp),
     )  # fmt: skip
     for shares in (solve(problem).shares, greedy(problem), greedy(problem, np.array([[1.0], [0.0]]))):
         assert np.allclose(shares[:, 0], [0.25, 1.0], atol=1e-6)
@@ -308,7 +322,8 @@ def test_no_pair_is_left_out_for_being_dear() -> None:
     flows, ends = 30, 40
     cost = np.tile(np.linspace(1e-5, 1e-3, ends), (flows, 1))
     problem = Problem(
-        np.full(flows, 10.0), cost, np.ones((flows, ends), np.bool_), np.full(ends, 7.5), np.full(ends, 1e-5),
+        np.full(flows, 10.0), cost, np.ones((flows, ends), np.bool_), np.full(ends, 7.5),
+        np.tile(CROWDING * 1e-5, (ends, 1)),
         np.ones(ends), np.ones(flows), np.arange(ends, dtype=np.intp),
     )  # fmt: skip
     solution = Solver(30.0, few=0).solve(problem)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,11 +14,29 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from forecasting import flow as forecasting_flow
 from router_sync import flow as router_flow
 from router_sync.sign import Signer
 from streams import flow
 from streams.contract import records as r
-from streams.contract.topics import ARRIVALS, DEMAND, ENDPOINT_HEALTH, ENDPOINT_METRICS, FLEET, ORDERS, Topic
+from streams.contract.topics import (
+    ARRIVALS,
+    CAPACITY,
+    CAPACITY_PLAN,
+    CARBON_INTENSITY,
+    DEFERRED,
+    DEMAND,
+    ENDPOINT_HEALTH,
+    ENDPOINT_METRICS,
+    FLEET,
+    INTERRUPTIONS,
+    ORDERS,
+    RELEASES,
+    SPOT_PRICES,
+    SPOT_RISK,
+    TABLE_ORDERS,
+    Topic,
+)
 from streams.runtime.batch import Batch, Message
 from streams.runtime.edge import Edge
 from streams.runtime.runner import Runner
@@ -28,7 +47,11 @@ T0 = 1_763_938_800.0
 LATENESS_S = 5.0
 STEPS: dict[str, Step] = {
     s.name: s
-    for s in (*flow.steps(load()), *router_flow.steps(load(), Signer(Ed25519PrivateKey.from_private_bytes(bytes(32)))))
+    for s in (
+        *flow.steps(load()),
+        *(step for step in forecasting_flow.steps(load()) if step.name in ("spot-risk", "plan")),
+        *router_flow.steps(load(), Signer(Ed25519PrivateKey.from_private_bytes(bytes(32)))),
+    )
 }
 quick = settings(
     max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
@@ -40,14 +63,15 @@ THE_FLEET = r.Fleet(
     services=(
         r.Service(
             name="chat", default_class="interactive",
-            classes=tuple(r.RequestClass(name=c, slo_p95_ms=400) for c in CLASSES),
+            classes=tuple(r.RequestClass(name=c, slo_p95_ms=400, defer_s=7200) for c in CLASSES),
         ),
     ),
     origins=(r.Origin(name="eu", jurisdiction="DE", rtt_ms={"eu": 10, "us": 90}),),
     endpoints=tuple(
         r.Endpoint(
             name=name, url="http://127.0.0.1:1", services=("chat",), provider="p", region=name[:2], zone=name[:2] + "a",
-            jurisdiction="DE", capacity_rps=50, price_usd_per_h=1,
+            jurisdiction="DE", capacity_rps=50, price_usd_per_h=1, grid_zone=name[:2], power_w=4000,
+            market="on_demand" if name == "us-1" else "spot", most_replicas=20,
         )
         for name in ENDPOINTS
     ),
@@ -133,8 +157,11 @@ def summaries(draw: st.DrawFn) -> list[Sent]:
     said: list[Sent] = []
     for n, stamp_s in enumerate(sorted(draw(st.lists(st.floats(0, 30), max_size=10)))):
         source = draw(st.sampled_from(["0", "1"]))
-        kind = draw(st.sampled_from(["health", "health", "demand", "order"]))
-        if kind == "order":
+        kind = draw(st.sampled_from(["health", "health", "demand", "order", "hold"]))
+        if kind == "hold":
+            gone = draw(st.sampled_from([False] * 3 + [True]))
+            said.append(Sent(TABLE_ORDERS, draw(holds(T0 + stamp_s)), T0 + stamp_s, gone))
+        elif kind == "order":
             said.append(
                 Sent(ORDERS, draw(orders(T0 + stamp_s)), T0 + stamp_s, draw(st.sampled_from([False] * 3 + [True])))
             )
@@ -162,6 +189,52 @@ def orders(draw: st.DrawFn, at_s: float) -> r.Order:
     return r.Order(endpoint=endpoint, drain=draw(st.sampled_from([True, True, False])), at_s=at_s, until_s=until_s)
 
 
+@st.composite
+def holds(draw: st.DrawFn, at_s: float) -> r.TableOrder:
+    """An order that holds the table given at `at_s`, as it is or as it was."""
+    until_s = draw(st.one_of(st.none(), st.floats(1, 90).map(lambda s: at_s + s)))
+    names = draw(st.lists(st.sampled_from(ENDPOINTS), max_size=3, unique=True))
+    shares = tuple(1.0 / len(names) for _ in names)
+    route = r.Route(origin="eu", class_="batch", slo_p95_ms=400, endpoints=tuple(names), shares=shares)
+    hold = draw(st.sampled_from([True, True, False]))
+    return r.TableOrder(service="chat", hold=hold, routes=(route,) if names else (), at_s=at_s, until_s=until_s)
+
+
+@st.composite
+def waiting(draw: st.DrawFn) -> list[Sent]:
+    """What deferred work is decided by: jobs, some taken back, words of a worker before, prices and carbon."""
+    said: list[Sent] = []
+    for stamp_s in sorted(draw(st.lists(st.floats(0, 30), max_size=12))):
+        at_s, name = T0 + stamp_s, draw(st.sampled_from(["a", "b", "c"]))
+        kind = draw(st.sampled_from(["job", "job", "word", "price", "carbon", "carbon"]))
+        if kind == "job":
+            job = r.Deferred(
+                job=name, service="chat", class_=draw(st.sampled_from(CLASSES)), origin="eu", submitted_at_s=at_s,
+                requests=draw(st.integers(1, 500_000)), deadline_at_s=at_s + draw(st.floats(10, 20_000)),
+            )  # fmt: skip
+            said.append(Sent(DEFERRED, job, at_s, draw(st.sampled_from([False] * 4 + [True]))))
+        elif kind == "word":
+            word = r.Release(
+                job=name, service="chat", made_at_s=at_s, release_at_s=at_s + draw(st.floats(0, 7200)),
+                released=draw(st.booleans()), usd_per_request=1e-6, now_usd_per_request=2e-6,
+            )  # fmt: skip
+            said.append(Sent(RELEASES, word, at_s))
+        elif kind == "price":
+            pool = THE_FLEET.endpoints[0].pool
+            usd = draw(st.floats(0, 3))
+            price = r.SpotPrice(pool=pool, price_usd_per_h=usd, effective_at_s=at_s, observed_at_s=at_s)
+            said.append(Sent(SPOT_PRICES, price, at_s))
+        else:
+            since_s = T0 + 1800.0 * draw(st.integers(-50, 6))
+            grams = r.CarbonIntensity(
+                grid_zone=draw(st.sampled_from(["eu", "us"])), kind="average", valid_from_s=since_s,
+                basis=draw(st.sampled_from(["measured", "forecast"])), carbon_g_per_kwh=draw(st.floats(0, 900)),
+                valid_until_s=since_s + draw(st.sampled_from([300.0, 1800.0, 3600.0, 10_000.0])),
+            )  # fmt: skip
+            said.append(Sent(CARBON_INTENSITY, grams, at_s))
+    return said
+
+
 def health_row(endpoint: str, verdict: Any, at_s: float, source: str) -> r.EndpointHealth:
     return r.EndpointHealth(
         source=source, made_at_s=at_s, endpoint=(endpoint,), service=("chat",), class_=("interactive",),
@@ -172,8 +245,64 @@ def health_row(endpoint: str, verdict: Any, at_s: float, source: str) -> r.Endpo
     )  # fmt: skip
 
 
+POOLS = tuple(e.pool for e in THE_FLEET.endpoints)
+
+
+@st.composite
+def markets(draw: st.DrawFn) -> list[Sent]:
+    """What is heard of pools: prices, notices, what actuators saw, what was planned and judged before."""
+    said: list[Sent] = []
+    for n, stamp_s in enumerate(sorted(draw(st.lists(st.floats(0, 30), max_size=14)))):
+        pool, at_s = draw(st.sampled_from(POOLS)), T0 + stamp_s
+        kind = draw(st.sampled_from(["price", "notice", "saw", "saw", "saw", "plan", "risk"]))
+        record: msgspec.Struct
+        if kind == "price":
+            record = r.SpotPrice(
+                pool=pool, price_usd_per_h=draw(st.floats(0.1, 9)), effective_at_s=at_s - draw(st.floats(0, 9)),
+                observed_at_s=at_s,
+            )  # fmt: skip
+        elif kind == "notice":
+            what = draw(st.sampled_from(["rebalance", "terminate", "preempt", "drain"]))
+            record = r.Interruption(endpoint=draw(st.sampled_from(ENDPOINTS)), kind=what, notice_at_s=at_s)
+        elif kind == "saw":
+            record = r.Capacity(
+                pool=pool, at_s=at_s - draw(st.floats(-2, 5)), ready=draw(st.integers(0, 5)),
+                starting=draw(st.integers(0, 2)), failed=draw(st.integers(0, 2)), plan_id=f"p{n % 3}",
+            )  # fmt: skip
+        elif kind == "plan":
+            record = r.CapacityPlan(
+                pool=pool, plan_id=f"p{n % 3}", made_at_s=at_s, want=draw(st.integers(0, 6)), have=0, not_before_s=at_s,
+                reason="", reserve=draw(st.floats(0.5, 2)),
+            )  # fmt: skip
+        else:
+            evidence = r.SpotEvidence(
+                until_s=at_s - 60, ready=draw(st.integers(0, 5)), failed=0, losses=draw(st.floats(0, 5)),
+                exposure_h=draw(st.floats(0, 30)), up_since_s=T0 - 9000, usual_usd_per_h=draw(st.floats(0.1, 9)),
+            )  # fmt: skip
+            record = r.SpotRisk(
+                pool=pool, made_at_s=at_s, hazard_per_h=1, low_per_h=1, high_per_h=1, risk_usd_per_h=0.1,
+                evidence=evidence,
+            )  # fmt: skip
+        said.append(Sent(TOPIC_OF_KIND[kind], record, at_s))
+    return said
+
+
+@st.composite
+def needs(draw: st.DrawFn) -> list[Sent]:
+    """What the planner hears: of pools, and health, demand and orders."""
+    heard = {reads.topic for reads in STEPS["plan"].reads}
+    both = [*draw(markets()), *(said for said in draw(summaries()) if said.topic in heard)]
+    return sorted(both, key=lambda one: one.stamp_s)
+
+
+TOPIC_OF_KIND = {
+    "price": SPOT_PRICES, "notice": INTERRUPTIONS, "saw": CAPACITY, "plan": CAPACITY_PLAN, "risk": SPOT_RISK,
+}  # fmt: skip
 FLEET_SENT = Sent(FLEET, THE_FLEET, T0)
-HEARD: dict[str, st.SearchStrategy[list[Sent]]] = {"health": reports(), "demand": arrivals(), "router": summaries()}
+HEARD: dict[str, st.SearchStrategy[list[Sent]]] = {
+    "health": reports(), "demand": arrivals(), "router": summaries(),
+    "spot-risk": markets(), "plan": needs(), "defer": waiting(),
+}  # fmt: skip
 
 
 def first(name: str) -> list[Sent]:
@@ -423,6 +552,15 @@ def test_a_router_says_a_table_once(data: st.DataObject, after_s: float) -> None
     assert state.number == number
 
 
+@pytest.mark.parametrize("name", ["spot-risk", "plan"])
+@quick
+@given(data=st.data(), after_s=later_s)
+def test_what_is_expected_is_said_once(name: str, data: st.DataObject, after_s: float) -> None:
+    state = whole(name, data.draw(HEARD[name]))
+    seen(name, state, T0 + after_s)
+    assert table(seen(name, state, T0 + after_s)) == []
+
+
 @quick
 @given(data=st.data(), after_s=later_s)
 def test_a_drained_endpoint_is_in_no_route_whatever_else_is_heard(data: st.DataObject, after_s: float) -> None:
@@ -439,6 +577,29 @@ def test_a_drained_endpoint_is_in_no_route_whatever_else_is_heard(data: st.DataO
     for route in said["routes"]:
         assert not now & {*route["endpoints"], *route.get("fallbacks", ())}
         assert bool(route["endpoints"]) == (now != set(ENDPOINTS))
+
+
+@quick
+@given(data=st.data(), after_s=later_s)
+def test_held_shares_lie_where_the_order_has_them_as_far_as_they_may(data: st.DataObject, after_s: float) -> None:
+    sent = data.draw(summaries())
+    last = next((one for one in reversed(sent) if one.topic is TABLE_ORDERS), None)
+    (said, _) = table(seen("router", whole("router", sent), T0 + after_s))
+    order = last.record if last is not None and not last.tombstone else None
+    if not isinstance(order, r.TableOrder) or not order.hold or (order.until_s or math.inf) <= T0 + after_s:
+        assert not said.get("held")
+        return
+    if not order.routes:
+        return  # the first table of this router is what it holds
+    assert said["held"].startswith("held by an operator")
+    route = next(one for one in said["routes"] if one["class"] == "batch")
+    ready = {e["name"] for e in said["endpoints"] if e.get("state", "ready") == "ready"}
+    kept = [name for name in order.routes[0].endpoints if name in ready]
+    if kept:
+        assert set(route["endpoints"]) == set(kept)
+        assert max(route["shares"]) - min(route["shares"]) <= 2e-4
+    elif ready:
+        assert "nothing is left of 1 of its routes" in said["held"]
 
 
 # ---------------------------------------------------------------- 6: silence ages

@@ -34,6 +34,6 @@ def test_a_tick_lies_on_the_grid_and_never_follows_another_at_once(now_s: float,
 @given(instants, instants)
 def test_the_router_speaks_soon_after_health_whenever_they_were_started(health_s: float, router_s: float) -> None:
     settings = Settings()
-    health, (router,) = flow.steps(settings)[0], router_flow.steps(settings, SIGNER)
+    health, router = flow.steps(settings)[0], router_flow.steps(settings, SIGNER)[0]
     behind_s = (router.next_tick_s(router_s) - health.next_tick_s(health_s)) % settings.tick_s
     assert behind_s == pytest.approx(0.15, abs=1e-5)

@@ -21,7 +21,7 @@ from streams.settings import load
 T0 = 1_763_938_800.0
 SETTINGS = load(tick_s=5.0)
 DEMAND_STEP = next(step for step in streams_steps(SETTINGS) if step.name == "demand")
-(FORECAST,) = forecasting_steps(SETTINGS)
+FORECAST = next(step for step in forecasting_steps(SETTINGS) if step.name == "forecast")
 
 
 class Day:
@@ -92,7 +92,7 @@ def test_a_worker_that_starts_anew_says_what_the_one_before_it_said(day: Day) ->
 def test_an_hour_of_steady_demand_and_more_is_restored_whole_from_what_the_step_reads() -> None:
     """A tick is a minute here, so that six hours are short."""
     settings = load(tick_s=60.0)
-    (step,) = forecasting_steps(settings)
+    step = next(step for step in forecasting_steps(settings) if step.name == "forecast")
     steady = Day()
     steady.carrier = MemoryCarrier([*(s for s in streams_steps(settings) if s.name == "demand"), step], now_s=T0)
     steady.live(380, rpm=60)

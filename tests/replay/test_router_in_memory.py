@@ -24,6 +24,7 @@ from streams.contract.topics import (
     ENDPOINT_HEALTH,
     FLEET,
     ROUTING_TABLE,
+    TABLE_ORDERS,
     TOPIC_OF,
 )
 from streams.runtime.batch import Batch, Message
@@ -296,7 +297,8 @@ def test_a_silent_source_evacuates_nobody_but_is_told() -> None:
 def taken_over(world: World, now_s: float) -> RoutingTable:
     """The first table of a router that starts at `now_s` with what is on the topics of `world`."""
     runner = Runner(steps(SETTINGS, SIGNER)[0])
-    said = {topic.name: world.carrier.said(topic) for topic in (FLEET, ENDPOINT_HEALTH, DEMAND, ROUTING_TABLE)}
+    topics = (FLEET, TABLE_ORDERS, ENDPOINT_HEALTH, DEMAND, ROUTING_TABLE)
+    said = {topic.name: world.carrier.said(topic) for topic in topics}
     runner.assign(0, {name: len(messages) for name, messages in said.items()})
     outs = [out for name, messages in said.items() for out in runner.hear(Batch(name, 0, messages), now_s)]
     first = next(out for out in outs if out.topic == ROUTING_TABLE.name)

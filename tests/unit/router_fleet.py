@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from router_sync.heard import HeardDemand, HeardHealth
+from router_sync.layout import Layout
+from router_sync.situation import Knowledge
 from streams.contract.records import Demand, Endpoint, EndpointHealth, Fleet, Origin, RequestClass, Service, Verdict
 
 REGIONS = {"eu-west": ("aws", "IE"), "us-east": ("aws", "US"), "ap-south": ("gcp", "IN")}
@@ -79,6 +81,14 @@ def health(
         first_error_at_s=tuple(gone.get(name) for name in rows),
         last_ok_at_s=(None,) * n,
     )
+
+
+def knowing(
+    plan: Layout, health: HeardHealth | None = None, demand: HeardDemand | None = None, **more: Any
+) -> Knowledge:
+    """What a situation is made of, where little else was heard."""
+    asked = demand or HeardDemand()
+    return Knowledge(health or HeardHealth(), asked.rps(plan), asked.usual_rps(plan), **more)
 
 
 def told(heard: HeardHealth | HeardDemand, record: EndpointHealth | Demand) -> bool:

@@ -74,7 +74,7 @@ async def test_a_fleet_too_long_for_its_topic_is_refused_before_kafka_is_asked(n
 
 def test_fleet_check_says_that_a_fleet_is_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
     fleet = too_long()
-    monkeypatch.setattr(fleets, "load", lambda _: fleet)
+    monkeypatch.setattr(fleets, "read_file", lambda _: (fleet, []))
     assert isinstance(refused("fleet", "check", str(EXAMPLE)), BadSetting)
     answer = said("fleet", "check", str(EXAMPLE), "--json")
     assert answer.exit_code == 1

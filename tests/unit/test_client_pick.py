@@ -6,6 +6,7 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 
+import msgspec
 import pytest
 
 from router_sync.client import Picker
@@ -247,3 +248,12 @@ def test_an_alias_table_holds_exactly_the_shares() -> None:
         held[i] += (keep[i] - i) / 5
         held[other[i]] += (1 - (keep[i] - i)) / 5
     assert held == pytest.approx(shares)
+
+
+def test_who_is_to_be_left_is_the_last_of_the_fallbacks_but_one_that_is_down() -> None:
+    of = table({"a": 1.0}, ["x", "y", "z"], down=["x"])
+    leaving = tuple(msgspec.structs.replace(e, state="drain") if e.name == "y" else e for e in of.endpoints)
+    one = picker(msgspec.structs.replace(of, endpoints=leaving))
+    opened(one, "a")
+    assert drawn(one, 10) == {"z": 10}
+    assert drawn(one, 10, exclude=["z"]) == {"y": 10}

@@ -67,7 +67,8 @@ def test_the_roles_of_the_loop_are_there() -> None:
     wanted = {"kafka", "topics", "fleet", "streams", "forecasting", "router", "gateway", "prometheus", "grafana"}
     assert {name for name, service in SERVICES.items() if not service.get("profiles")} == wanted
     assert SERVICES["clickhouse"]["profiles"] == ["history"], "nothing writes to it yet"
-    assert SERVICES.keys() == {*wanted, "clickhouse", *PLAY}
+    assert SERVICES["actuators"]["profiles"] == ["actuators"], "nobody's capacity is touched unasked"
+    assert SERVICES.keys() == {*wanted, "clickhouse", "actuators", *PLAY}
     assert SERVICES["streams"]["scale"] == 2
 
 
@@ -133,7 +134,7 @@ def test_volumes_that_are_used_are_declared_and_those_declared_are_used() -> Non
 
 def test_files_that_are_mounted_exist_and_are_mounted_read_only() -> None:
     files = [(source, mode) for s in SERVICES.values() for source, _, mode in mounts(s) if source.startswith(".")]
-    assert len(files) == 5
+    assert len(files) == 6
     for source, mode in files:
         assert (ROOT / source).exists(), source
         assert mode == "ro", source

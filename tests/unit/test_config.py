@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import msgspec
 import pytest
 from ruamel.yaml import YAML
 from typer.testing import CliRunner, Result
 
+from router_sync.actuators.section import Actuators
 from router_sync.fleet import BadFleet, Problem
 from streams.contract.errors import BadSetting, Missing, TradewindError
 from streams.settings import DEFAULT, environment
@@ -19,7 +21,8 @@ from tradewind import running
 from tradewind.cli import app
 from tradewind.cli.options import settled
 from tradewind.cli.roles import gateway_config
-from tradewind.config import schema
+from tradewind.config import actuators, schema
+from tradewind.config.actuators import actuators_of
 from tradewind.config.gateway import OWN, common
 from tradewind.config.sources import settle
 from tradewind.config.whole import parse, read
@@ -70,6 +73,18 @@ gateway:
   limits:
     max_concurrent: 10
 """
+ACTING = (
+    GOOD
+    + """\
+actuators:
+  pools:
+    - {pool: "hydro/*", kind: kubernetes, namespace: inference, name: "vllm-{zone}", most: 12, mode: act}
+    - pool: "coal/*"
+      kind: webhook
+      url: https://hook.example/x
+      secret: {env: HOOK}
+"""
+)
 
 
 @pytest.fixture(autouse=True)
@@ -158,6 +173,29 @@ WRONG = {
 }  # fmt: skip
 
 
+WRONG_ACTUATORS = {
+    "a mode that is none": ("actuators:", "actuators:\n  mode: acts", 44, "actuators.mode", "Choose one of dry_run"),
+    "a kind that is misspelt": ("kind: webhook", "kind: webhok", 47, "actuators.pools[1].kind", "Did you mean"),
+    "an actuator without a kind": ("      kind: webhook\n", "", 46, "actuators.pools[1].kind", "pool and kind, one of"),
+    "an actuator that is no mapping": ('    - pool: "coal/*"', '    - aws\n    - pool: "coal/*"', 46,
+                                       "actuators.pools[1].kind", "Write a mapping"),
+    "actuators that are no list": ("actuators:\n  pools:\n", "actuators:\n  pools: {a: b}\nx:\n", 44,
+                                   "actuators.pools", "List entries"),
+    "an actuator's field that is misspelt": ("most: 12", "mosts: 12", 45, "actuators.pools[0].mosts",
+                                             "Did you mean most?"),
+    "an actuator's number out of its range": ("most: 12", "most: -1", 45, "actuators.pools[0].most", ">= 0"),
+    "an actuator's field that lacks": ("namespace: inference, ", "", 45, "actuators.pools[0].namespace", "Add it"),
+    "an address that is read on the way": ("https://hook.example/x", "http://hook.example/x", 46, "actuators.pools[1]",
+                                           "allow_http"),
+    "a secret written down": ("secret: {env: HOOK}", "secret: whsec_aGVsbG8", 49, "actuators.pools[1].secret",
+                              "Write a mapping with any of file, env"),
+    "a secret's file that is not there": ("secret: {env: HOOK}", "secret: {file: hook}", 49,
+                                          "actuators.pools[1].secret.file", "There is no"),
+    "a pool that the fleet has not": ('"coal/*"', '"cole/*"', 46, "actuators.pools[1].pool", "fits no pool"),
+    "a pool that an entry before it has": ('"hydro/*"', '"*"', 46, "actuators.pools[1].pool", "put it before them"),
+}  # fmt: skip
+
+
 @pytest.mark.parametrize("name", WRONG)
 def test_one_wrong_thing_is_told_with_line_field_value_and_remedy(name: str) -> None:
     old, new, line, field, remedy = WRONG[name]
@@ -167,6 +205,22 @@ def test_one_wrong_thing_is_told_with_line_field_value_and_remedy(name: str) -> 
     assert problem.where == f"tradewind.yaml:{line}"
     assert remedy in problem.remedy
     assert len(found) <= 2, "nothing is told that only follows from it, but a field that is missing then"
+
+
+@pytest.mark.parametrize("name", WRONG_ACTUATORS)
+def test_one_wrong_thing_of_actuators_is_told_the_same_way(name: str) -> None:
+    old, new, line, field, remedy = WRONG_ACTUATORS[name]
+    assert ACTING.count(old) == 1, "the test replaces one thing"
+    [problem] = [p for p in problems(ACTING.replace(old, new)) if p.field == field]
+    assert problem.where == f"tradewind.yaml:{line}"
+    assert remedy in problem.remedy
+
+
+@pytest.mark.parametrize("written", ["secret: whsec_aGVsbG8", "secrets: whsec_aGVsbG8", "key: {value: whsec_aGVsbG8}"])
+def test_a_secret_that_was_written_down_is_not_said_again(written: str) -> None:
+    found = problems(ACTING.replace("secret: {env: HOOK}", written))
+    assert "aGVsbG8" not in str(found)
+    assert "aGVsbG8" not in "".join(str(problem) for problem in found)
 
 
 def test_zero_replicas_everywhere_serve_nobody() -> None:
@@ -190,12 +244,47 @@ def test_everything_that_is_wrong_is_said_at_once_in_the_order_of_its_lines() ->
 def test_a_good_file_is_read_whole_and_its_paths_start_where_it_is(tmp_path: Path) -> None:
     (tmp_path / "deploy").mkdir()
     (tmp_path / "deploy" / "keys.yaml").write_text("keys: []")
-    whole = read(written(name="deploy/tradewind.yaml"))
+    whole = read(written(ACTING, name="deploy/tradewind.yaml"))
     assert whole.fleet.version == 3
     assert whole.settings.values["state_dir"] == tmp_path / "deploy" / "state"
     assert whole.gateway.fields["keys"] == str(tmp_path / "deploy" / "keys.yaml")
     assert whole.gateway.fields["deadlines"] == {"connect_s": 0.5}
     assert [whole.gateway.port(origin, n) for n, origin in enumerate(("north", "west"))] == [8080, 8081]
+    assert whole.actuators is not None
+    assert [(entry.kind, entry.pool, entry.mode) for entry in whole.actuators.pools] == [
+        ("kubernetes", "hydro/*", "act"), ("webhook", "coal/*", None),
+    ]  # fmt: skip
+
+
+def test_the_section_of_actuators_is_read_alone_and_as_it_was_written_down(tmp_path: Path) -> None:
+    path = written(ACTING + '    - {pool: "*", kind: keda, namespace: n, name: x, kubeconfig: keys.yaml}\n')
+    section = actuators_of(path)
+    assert section.pools[2].kubeconfig == tmp_path / "keys.yaml"  # type: ignore[attr-defined]
+    copy = tmp_path / "run.json"
+    copy.write_bytes(msgspec.json.encode(actuators.written(section)))
+    assert actuators_of(copy) == section
+    assert actuators.referenced(section) == {"HOOK"}
+    path.write_text(GOOD)
+    assert read(path).actuators is None
+    assert actuators_of(path) == Actuators(), "without the section nothing is changed"
+
+
+def test_what_the_section_of_actuators_says_is_shown_with_its_lines() -> None:
+    written(ACTING)
+    shown = {one["field"]: one for one in json.loads(said("config", "show", "--json").stdout)["actuators"]}
+    assert shown["actuators.mode"] == {"field": "actuators.mode", "value": "dry_run", "source": "default"}
+    assert shown["actuators.pools[0].most"]["source"] == "tradewind.yaml:45"
+    assert shown["actuators.pools[1].secret.env"]["value"] == "HOOK", "where a secret is may be said"
+    written()
+    assert json.loads(said("config", "show", "--json").stdout)["actuators"] == []
+
+
+def test_two_actuators_cannot_listen_on_one_port() -> None:
+    more = '    - {pool: "*", kind: keda, port: 6000, http_port: 6000}\n'
+    found = problems(ACTING.replace('    - pool: "coal/*"', more + '    - pool: "coal/*"'))
+    assert ("actuators.pools[1].http_port", "pools[1].port has it already: give each its own.") in [
+        (problem.field, problem.remedy) for problem in found
+    ]
 
 
 def test_the_bundled_example_is_good() -> None:
@@ -324,7 +413,7 @@ def test_check_of_a_good_file_succeeds_and_without_a_file_names_the_remedy() -> 
     assert "tradewind init" in str(result.exception)
     written()
     assert said("config", "check").stdout == "tradewind.yaml is good: 2 endpoints, 1 service, 2 origins\n"
-    assert json.loads(said("config", "check", "--json").stdout) == {"good": True, "problems": []}
+    assert json.loads(said("config", "check", "--json").stdout) == {"good": True, "problems": [], "warnings": []}
 
 
 def shown(*words: str) -> dict[str, Any]:
@@ -368,6 +457,16 @@ def test_the_schema_takes_what_the_reader_takes_and_refuses_what_is_misspelt() -
     ):  # fmt: skip
         old, new, *_ = WRONG[name]
         assert list(judge.iter_errors(YAML(typ="safe", pure=True).load(GOOD.replace(old, new)))), name
+
+
+def test_the_schema_takes_policies_as_people_write_them() -> None:
+    judge = jsonschema.Draft202012Validator(schema.schema())
+    whole = YAML(typ="safe", pure=True).load(GOOD)
+    rule: dict[str, Any] = {"id": "a", "when": {"tenant": "acme"}, "require": {"country": ["$home"]}}
+    policy = {"name": "p", "lists": {"home": ["NO"]}, "rules": [rule]}
+    judge.validate({**whole, "policies": ["gdpr", "./ours.yaml", policy], "budgets": []})
+    for wrong in ({"deny": {"tenant": ["a"]}}, {"whem": {}}, {"require": {}}, {"limit_p95_ms": "200"}):
+        assert not judge.is_valid({**whole, "policies": [{**policy, "rules": [{**rule, **wrong}]}]}), wrong
 
 
 def test_the_schema_in_the_docs_is_as_generated() -> None:

@@ -20,6 +20,7 @@ import typer
 from ruamel.yaml import YAML
 
 from router_sync import fleet as fleets
+from router_sync.actuators.kubernetes import AUTOSCALERS
 from router_sync.gateway.config import GatewayConfig
 from streams.contract.rights import ROLE
 from streams.settings import Settings
@@ -128,7 +129,7 @@ def test_nothing_has_rights_or_resources_without_bound(name: str) -> None:
     assert pod["securityContext"]["runAsNonRoot"]
     assert pod["securityContext"]["runAsUser"] in (10001, 10002), "a user of the image"
     assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-    assert not pod["automountServiceAccountToken"]
+    assert pod["automountServiceAccountToken"] == (name == "tradewind-actuators"), "who speaks to Kubernetes"
     assert not pod["enableServiceLinks"], "a Service tradewind-… would set TRADEWIND_… variables"
     assert not any(pod.get(field) for field in ("hostNetwork", "hostPID", "hostIPC"))
     for one in [*pod["containers"], *pod.get("initContainers", [])]:
@@ -259,6 +260,18 @@ def test_kustomize_renders_it() -> None:
     assert len(rendered) == len(DOCUMENTS) + len(KUSTOMIZATION["configMapGenerator"])
     images = set(re.findall(r"image: (\S+)", done.stdout))
     assert images == {f"tradewind:{__version__}"}
+
+
+def test_actuators_may_set_the_scale_and_no_more_and_only_where_they_are_let() -> None:
+    role, binding = YAML(typ="safe").load_all(KUBERNETES / "actuators-rbac.yaml")
+    writes = [rule for rule in role["rules"] if set(rule["verbs"]) - {"get", "list"}]
+    assert [(rule["resources"], rule["verbs"]) for rule in writes] == [(["deployments/scale"], ["get", "patch"])]
+    read = {resource for rule in role["rules"] for resource in rule["resources"]}
+    assert {plural for _, _, plural in AUTOSCALERS} <= read
+    assert (role["kind"], binding["roleRef"]["name"]) == ("Role", role["metadata"]["name"]), "not of the whole cluster"
+    (subject,) = binding["subjects"]
+    assert subject["name"] == PODS["tradewind-actuators"]["spec"]["serviceAccountName"]
+    assert "actuators-rbac.yaml" not in KUSTOMIZATION["resources"], "who runs Tradewind does not thereby let it scale"
 
 
 # -- systemd ----------------------------------------------------------------------------------------------------------

@@ -109,7 +109,7 @@ def test_a_router_signs_with_each_of_its_keys_and_says_how_to_trust_them(
     with caplog.at_level("INFO", logger="tradewind"):
         result = CliRunner().invoke(app, ["worker", "router", "--key", str(old), "--key", str(new)])
     assert result.exit_code == 0
-    (step,) = steps
+    step = next(step for step in steps if step.name == "router")
     assert len(step.seal(b"m", b"{}")) == 2
     for path in (old, new):
         line = public_path(path).read_text().partition(" #")[0]

@@ -11,10 +11,12 @@ from router_sync.client import LocalEndpoint, Picker
 from router_sync.fleet import misfits
 from router_sync.gateway.upstream import Upstream, Upstreams
 from router_sync.gateway.watch import Watch
-from router_sync.table import _endpoint, check
+from router_sync.table import _endpoint, _Now, check
 from streams.contract.errors import TableRefused
 from streams.contract.records import Endpoint, Fleet, Route, RoutingTable, Service, TableEndpoint
 from tests.unit.router_fleet import endpoint, fleet
+
+READY = _Now("ready", 100.0, 0.0, 100.0, None)
 
 
 def two_services(*ends: Endpoint) -> Fleet:
@@ -31,9 +33,9 @@ def told(of: Fleet) -> list[str]:
 def test_each_service_of_an_endpoint_has_a_model_of_its_own_in_its_table() -> None:
     one = endpoint("a", services=("chat", "embed"), models={"chat": "llama-8b"}, health_path="/live")
     for service, model in (("chat", "llama-8b"), ("embed", "")):
-        said = _endpoint(one, service, "ready", 0.0, 100.0)
+        said = _endpoint(one, service, READY, 1.0)
         assert (said.model, said.api, said.health_path) == (model, "openai", "/live")
-    assert b"health_path" not in msgspec.json.encode(_endpoint(endpoint("b"), "chat", "ready", 0.0, 100.0))
+    assert b"health_path" not in msgspec.json.encode(_endpoint(endpoint("b"), "chat", READY, 1.0))
 
 
 def test_models_of_services_that_are_not_the_endpoints_are_named() -> None:
@@ -54,7 +56,7 @@ def test_a_service_has_one_api_whoever_serves_it() -> None:
 @pytest.mark.parametrize("wrong", [{"model": "other"}, {"api": "http"}, {"health_path": "/x"}])
 def test_a_table_that_says_otherwise_than_the_fleet_is_refused(wrong: dict[str, str]) -> None:
     of = fleet(endpoints=[endpoint("a", models={"chat": "llama-8b"})])
-    said = msgspec.structs.replace(_endpoint(of.endpoints[0], "chat", "ready", 0.0, 100.0), **wrong)  # type: ignore[arg-type]
+    said = msgspec.structs.replace(_endpoint(of.endpoints[0], "chat", READY, 1.0), **wrong)  # type: ignore[arg-type]
     route = Route(origin="eu", class_="interactive", slo_p95_ms=400, endpoints=("a",), shares=(1.0,))
     table = RoutingTable(
         service="chat", epoch=1, version=1, issued_at_s=0.0, expires_at_s=9.0, fleet_version=1,
@@ -68,7 +70,7 @@ def test_a_new_table_gives_an_endpoint_its_new_model_and_keeps_what_is_known_of_
     of = fleet(endpoints=[endpoint("a")])
 
     def table(model: str) -> RoutingTable:
-        said = msgspec.structs.replace(_endpoint(of.endpoints[0], "chat", "ready", 0.0, 100.0), model=model)
+        said = msgspec.structs.replace(_endpoint(of.endpoints[0], "chat", READY, 1.0), model=model)
         return RoutingTable(
             service="chat", epoch=1, version=1, issued_at_s=0.0, expires_at_s=9.0, fleet_version=1,
             default_class="interactive", endpoints=(said,), routes=(),

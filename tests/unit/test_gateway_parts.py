@@ -18,14 +18,15 @@ from aiokafka.errors import (
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from router_sync.gateway import GatewayConfig, KafkaSink, ListSink, checked
-from router_sync.gateway.access import class_of, load_access
+from router_sync.gateway.access import class_of, load_access, may_use
 from router_sync.gateway.budget import RetryBudget
+from router_sync.gateway.caller import ANONYMOUS
 from router_sync.gateway.events import Events, tokens_of
 from router_sync.gateway.kept import kept
 from router_sync.gateway.refusal import Refusal
 from router_sync.gateway.report import GAMMA, Reporter, Standing, buckets
 from streams.contract.errors import BadSetting
-from streams.contract.records import Arrivals, EndpointMetrics
+from streams.contract.records import Arrivals, EndpointMetrics, Route
 from tradewind.ports import free_port
 
 
@@ -340,8 +341,13 @@ async def test_who_cancels_kept_work_ends_it() -> None:
 # ---------------------------------------------------------------- callers
 
 
-def serving(*classes: str) -> Callable[[str], bool]:
-    return lambda class_: class_ in classes
+def serving(*classes: str, tenant: str = "") -> Callable[[str], Route | None]:
+    """Routes of these classes, all of one tenant."""
+    routes = {
+        name: Route(origin="eu", class_=name, slo_p95_ms=300, endpoints=(), shares=(), tenant=tenant)
+        for name in classes
+    }
+    return routes.get
 
 
 KEY = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"  # of "test"
@@ -394,6 +400,57 @@ def test_the_class_is_the_first_that_is_served_and_the_header_only_restricts(tmp
         with pytest.raises(Refusal) as refused:
             class_of(caller, said, "batch", serving(served))
         assert refused.value.status == 403
+
+
+def test_a_class_of_another_tenant_is_not_his_whatever_his_key_says_of_classes(tmp_path: Path) -> None:
+    path = tmp_path / "keys.yaml"
+    path.write_text(f"keys:\n  - {{sha256: {KEY}, tenant: acme, classes: [gold, chat]}}\n")
+    caller = load_access(path, anonymous=False).who(headers(api_key="test"))
+    assert class_of(caller, headers(), "chat", serving("chat", "gold", tenant="acme")) == "gold"
+    for said in (headers(), headers(x_tradewind_class="chat"), headers(x_tradewind_tenant="globex")):
+        with pytest.raises(Refusal) as refused:
+            class_of(caller, said, "chat", serving("chat", "gold", tenant="globex"))
+        assert (refused.value.status, refused.value.code) == (403, "class_of_another_tenant")
+    with pytest.raises(Refusal):
+        class_of(ANONYMOUS, headers(), "chat", serving("chat", tenant="acme"))
+    assert not may_use(caller, "chat", serving("chat", "gold", tenant="globex"))
+    assert may_use(caller, "chat", serving("chat", tenant="acme"))
+
+
+def certificate(*names: tuple[str, str], common: str = "app") -> dict[str, Any]:
+    return {"subject": ((("commonName", common),),), "subjectAltName": names}
+
+
+def test_who_shows_no_key_is_known_by_a_name_in_his_certificate(tmp_path: Path) -> None:
+    path = tmp_path / "keys.yaml"
+    path.write_text(
+        f"keys:\n  - {{sha256: {KEY}, tenant: acme}}\n"
+        "certificates:\n  - {name: 'spiffe://globex/app', tenant: globex, classes: [chat]}\n"
+        "  - {name: old, tenant: o}\n"
+    )
+    access = load_access(path, anonymous=False, certified=True)
+    assert access.who(headers(), certificate(("DNS", "x"), ("URI", "spiffe://globex/app"))).tenant == "globex"
+    assert access.who(headers(), certificate(common="old")).tenant == "o"
+    assert access.who(headers(api_key="test"), certificate(("URI", "spiffe://globex/app"))).tenant == "acme"
+    for said, shown in (
+        (headers(), certificate(("URI", "spiffe://globex/other"))),
+        (headers(), certificate(("URI", "spiffe://x"), common="old")),
+        (headers(api_key="wrong"), certificate(("URI", "spiffe://globex/app"))),
+        (headers(), None),
+    ):
+        with pytest.raises(Refusal) as refused:
+            access.who(said, shown)
+        assert refused.value.status == 401
+
+
+def test_names_of_certificates_without_a_listener_that_asks_for_them_are_a_mistake(tmp_path: Path) -> None:
+    path = tmp_path / "keys.yaml"
+    path.write_text("certificates: [{name: a, tenant: b}]\n")
+    with pytest.raises(BadSetting, match="client_ca_file"):
+        load_access(path, anonymous=False)
+    path.write_text("certificates: [{name: a, tenant: b}, {name: a, tenant: c}]\n")
+    with pytest.raises(BadSetting, match="twice"):
+        load_access(path, anonymous=False, certified=True)
 
 
 # ---------------------------------------------------------------- settings

@@ -274,6 +274,14 @@ def test_an_upstream_that_makes_no_sense_is_named_and_what_may_be_a_secret_is_no
     assert HELD not in str(caught.value) + repr(caught.value.__dict__)
 
 
+@pytest.mark.parametrize("key", [HELD, {"value": HELD}, {"env": HELD}])
+def test_a_key_of_sessions_that_stands_in_the_file_by_mistake_is_not_repeated(key: object) -> None:
+    with pytest.raises(BadSetting) as caught:
+        checked("gateway.yaml", {**USUAL, "sessions": {"key": key}})
+    assert caught.value.field.startswith("sessions.key")
+    assert HELD not in str(caught.value) + repr(caught.value.__dict__)
+
+
 def test_a_config_is_printed_with_where_secrets_are_and_not_with_what_they_are(tmp_path: Path) -> None:
     path = tmp_path / "credential"
     path.write_text(HELD)

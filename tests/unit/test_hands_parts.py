@@ -145,7 +145,7 @@ def test_draining_the_only_one_that_serves_a_class_is_noticed() -> None:
 def test_a_mistyped_endpoint_is_answered_with_the_one_that_was_meant() -> None:
     with pytest.raises(BadSetting, match="Did you mean eu-west-a"):
         facts.endpoint_of(fleet(), "eu-wst-a")
-    with pytest.raises(BadSetting, match="The fleet has ap-south-a"):
+    with pytest.raises(BadSetting, match="There are ap-south-a"):
         facts.endpoint_of(fleet(), "xyz")
 
 
@@ -424,7 +424,7 @@ def test_state_that_is_not_there_yet_is_looked_at_where_it_will_be(tmp_path: Pat
 
 @pytest.mark.parametrize(
     "words",
-    [("table", "show"), ("table", "watch"), ("drain", "a"), ("undrain", "a"), ("dead-letters", "list"),
+    [("table", "show"), ("table", "watch"), ("drain", "a"), ("undrain", "a"), ("notice", "a"), ("dead-letters", "list"),
      ("dead-letters", "show", "0/1"), ("dead-letters", "replay", "0/1")],
 )  # fmt: skip
 def test_while_kafka_is_away_each_command_is_one_sentence_with_the_address(words: tuple[str, ...], nobody: str) -> None:
@@ -454,7 +454,7 @@ def test_a_replay_that_names_nothing_is_refused_before_kafka_is_asked() -> None:
     assert isinstance(refused("dead-letters", "replay", "0/1", "--since", "1h"), BadSetting)
 
 
-@pytest.mark.parametrize("words", [("status",), ("drain",), ("undrain",), ("doctor",), ("table", "show"),
+@pytest.mark.parametrize("words", [("status",), ("drain",), ("undrain",), ("notice",), ("doctor",), ("table", "show"),
                                    ("table", "watch"), ("dead-letters", "list"), ("dead-letters", "show"),
                                    ("dead-letters", "replay")])  # fmt: skip
 def test_every_command_s_help_has_examples(words: tuple[str, ...]) -> None:

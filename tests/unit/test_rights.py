@@ -59,8 +59,11 @@ def test_nobody_writes_all_topics_and_only_auditors_read_them_all() -> None:
 def test_rights_become_as_few_lines_as_can_be() -> None:
     lines = grants("User:gw", ROLE["gateway"].rights("tw"), "kafka:9093")
     assert [shlex.split(line)[9:] for line in lines] == [
-        ["Read", "--topic", "tw.routing-table.v1"],
-        ["Write", "--topic", "tw.arrivals.v1", "--topic", "tw.endpoint-metrics.v1", "--topic", "tw.gateway-status.v1"],
+        ["Read", "--topic", "tw.routing-table.v1", "--topic", "tw.sessions.v1"],
+        [
+            *("Write", "--topic", "tw.arrivals.v1", "--topic", "tw.endpoint-metrics.v1"),
+            *("--topic", "tw.gateway-status.v1", "--topic", "tw.sessions.v1"),
+        ],
     ]
     (line,) = grants("User:CN=it's me,O=x", [Right("topic", "tw.", "DESCRIBE_CONFIGS", "prefixed")], "k:1")
     words = shlex.split(line)

@@ -13,28 +13,28 @@ from router_sync.explain import considered, explain_change
 from router_sync.heard import HeardDemand, HeardHealth
 from router_sync.ladder import Standing
 from router_sync.layout import layout
-from router_sync.policy import forbidden, masks
-from router_sync.problem import completed
-from router_sync.score import late_s, scores
+from router_sync.policy.law import law_of
+from router_sync.problem import completed, next_usd
+from router_sync.score import late_s
 from router_sync.situation import Situation, situation
 from router_sync.table import LEAST_BAD, NOWHERE, Draft, Number, build, check, differs
 from streams.contract.errors import TableRefused
-from streams.contract.records import Demand, Fleet, Route, RoutingTable
-from tests.unit.router_fleet import demand, endpoint, fleet, health, request_class, told
+from streams.contract.records import Demand, Fleet, Policy, Route, RoutingTable, Rule
+from tests.unit.router_fleet import demand, endpoint, fleet, health, knowing, request_class, told
 
 EU_ONLY = request_class("private", jurisdictions=("IE", "NO"))
 NAMES = [e.name for e in fleet().endpoints]
 
 
 def now(of: Fleet, heard: HeardHealth | None = None, now_s: float = 100.0) -> Situation:
-    return situation(layout(of), heard or HeardHealth(), HeardDemand().rps(layout(of)), None, {}, 0.001, now_s)
+    return situation(layout(of), knowing(layout(of), heard), now_s)
 
 
 def table(of: Fleet, heard: HeardHealth | None = None, version: int = 1, weights: Any = 1.0) -> RoutingTable:
     at = now(of, heard)
     shares = at.problem.may * weights
     shares = shares / np.maximum(shares.sum(axis=1, keepdims=True), 1e-12)
-    draft = Draft(at.plan, shares, at.usable, at.standings, at.scores, at.p95_ms)
+    draft = Draft(at.plan, shares, at.usable, at.standings, at.scores, at.quoted, at.p95_ms)
     return build(draft, "chat", Number(7, version), 100.0, 300.0)
 
 
@@ -45,23 +45,31 @@ def ill(**down: float) -> HeardHealth:
 
 
 def test_law_names_the_countries_it_leaves() -> None:
-    assert forbidden(EU_ONLY, endpoint("a")) is None
-    assert forbidden(EU_ONLY, endpoint("a", "us-east")) == "private may be processed in IE, NO only, not in US"
-    assert forbidden(request_class(), endpoint("a", "us-east")) is None
+    law = law_of(fleet([EU_ONLY, request_class()]))
+    key = ("chat", "eu", "private")
+    assert law.why_not(key, "eu-west-a") is None
+    assert law.why_not(key, "us-east-a") == "class/jurisdictions requires country in IE, NO, not US"
+    assert law.why_not(("chat", "eu", "interactive"), "us-east-a") is None
 
 
-def test_masks_fail_closed_on_whatever_they_do_not_know() -> None:
-    law = masks(fleet([EU_ONLY]))
-    assert law.allows("chat", "private", "eu-west-a")
-    assert not law.allows("chat", "private", "us-east-a")
-    for pair in (("image", "private", "eu-west-a"), ("chat", "vip", "eu-west-a"), ("chat", "private", "moon")):
-        assert not law.allows(*pair)
-        assert law.why_not(*pair) == "not in the fleet"
+def test_law_fails_closed_on_whatever_it_does_not_know() -> None:
+    law = law_of(fleet([EU_ONLY]))
+    assert law.allows(("chat", "eu", "private"), "eu-west-a")
+    assert not law.allows(("chat", "eu", "private"), "us-east-a")
+    for key, endpoint_ in (
+        (("image", "eu", "private"), "eu-west-a"),
+        (("chat", "eu", "vip"), "eu-west-a"),
+        (("chat", "moon", "private"), "eu-west-a"),
+        (("chat", "eu", "private"), "moon"),
+    ):
+        assert not law.allows(key, endpoint_)
+        assert law.why_not(key, endpoint_) == "not in the fleet"
+    assert law.allowed(("chat", "moon", "private")) == frozenset()
 
 
 def test_a_service_is_not_sent_where_it_is_not_served() -> None:
-    law = masks(fleet(endpoints=[endpoint("a"), endpoint("b", services=("image",))]))
-    assert law.why_not("chat", "batch", "b") == "does not serve chat"
+    law = law_of(fleet(endpoints=[endpoint("a"), endpoint("b", services=("image",))]))
+    assert law.why_not(("chat", "eu", "batch"), "b") == "does not serve chat"
 
 
 def test_a_breach_costs_a_late_second_and_comes_on_a_ramp() -> None:
@@ -70,7 +78,7 @@ def test_a_breach_costs_a_late_second_and_comes_on_a_ramp() -> None:
 
 def test_a_near_and_cheap_endpoint_scores_best_and_one_over_the_slo_worst() -> None:
     plan = layout(fleet([request_class(slo_p95_ms=220.0)]))
-    total = scores(plan, np.broadcast_to(plan.declared_ms, plan.may.shape), 0.001).total_usd
+    total = situation(plan, knowing(plan), 100.0).scores.total_usd
     by_name = dict(zip(plan.names, total[plan.flow_at["chat", "eu", "interactive"]], strict=True))
     assert by_name["eu-west-a"] < by_name["us-east-a"] < by_name["ap-south-a"]
     assert by_name["ap-south-a"] > 0.001
@@ -84,7 +92,7 @@ def test_measured_p95_counts_from_twenty_observations_on_less_the_way_to_it() ->
     told(heard, health(NAMES, 99.0, p95_ms=200.0))
     plan = layout(fleet())
     shares = np.full(plan.may.shape, 1 / 6)
-    at = situation(plan, heard, HeardDemand().rps(plan), shares, {}, 0.001, 100.0)
+    at = situation(plan, knowing(plan, heard, shares=shares), 100.0)
     row = plan.flow_at["chat", "eu", "interactive"]
     by_name = dict(zip(plan.names, at.p95_ms[row], strict=True))
     assert by_name["eu-west-a"] == pytest.approx(200 - 85)
@@ -211,7 +219,7 @@ def test_demand_is_worked_out_anew_for_another_fleet() -> None:
 def test_a_table_is_complete_and_passes_its_check() -> None:
     of = fleet([EU_ONLY, request_class("batch")])
     made = table(of)
-    check(made, of, masks(of))
+    check(made, of, law_of(of))
     assert {(r.origin, r.class_) for r in made.routes} == {(o, c) for o in ("eu", "us") for c in ("private", "batch")}
     private = next(r for r in made.routes if r.class_ == "private")
     assert set(private.endpoints) == set(private.fallbacks) == {"eu-west-a", "eu-west-b"}
@@ -228,7 +236,7 @@ def test_fallbacks_come_in_the_order_of_their_scores_shares_or_not() -> None:
 def test_the_down_are_listed_for_probes_but_in_no_route() -> None:
     of = fleet()
     made = table(of, ill(eu_west_a=98.0))
-    check(made, of, masks(of))
+    check(made, of, law_of(of))
     assert {e.name: e.state for e in made.endpoints}["eu-west-a"] == "down"
     assert all("eu-west-a" not in (*r.endpoints, *r.fallbacks) for r in made.routes)
 
@@ -236,7 +244,7 @@ def test_the_down_are_listed_for_probes_but_in_no_route() -> None:
 def test_when_all_that_is_allowed_is_down_the_route_fails_open_but_never_over_the_border() -> None:
     of = fleet([EU_ONLY, request_class("batch")])
     made = table(of, ill(eu_west_a=98.0, eu_west_b=98.0))
-    check(made, of, masks(of))
+    check(made, of, law_of(of))
     private = next(r for r in made.routes if r.class_ == "private")
     assert set(private.endpoints) == {"eu-west-a", "eu-west-b"}
     assert private.reason == LEAST_BAD
@@ -246,7 +254,7 @@ def test_when_all_that_is_allowed_is_down_the_route_fails_open_but_never_over_th
 def test_a_table_of_many_like_endpoints_adds_up_and_favours_none() -> None:
     of = fleet([request_class()], [endpoint(f"a{n}") for n in range(300)])
     made = table(of)
-    check(made, of, masks(of))
+    check(made, of, law_of(of))
     for route in made.routes:
         assert len(route.shares) == 300
         assert max(route.shares) < 1.01 * min(route.shares)
@@ -255,14 +263,16 @@ def test_a_table_of_many_like_endpoints_adds_up_and_favours_none() -> None:
 def test_the_last_of_a_share_that_is_damped_away_is_left_out() -> None:
     of = fleet()
     made = table(of, weights=np.array([1.0, 1e-9, 1e-6, 1e-5, 0, 0.3]))
-    check(made, of, masks(of))
+    check(made, of, law_of(of))
     assert made.routes[0].endpoints == ("eu-west-a", "us-east-b", "ap-south-b")
 
 
 def test_what_did_not_change_of_an_endpoint_is_said_as_before() -> None:
     of = fleet()
     at = now(of, ill(eu_west_a=98.0))
-    draft = Draft(at.plan, completed(at.problem, at.problem.may * 1.0), at.usable, at.standings, at.scores, at.p95_ms)
+    draft = Draft(
+        at.plan, completed(at.problem, at.problem.may * 1.0), at.usable, at.standings, at.scores, at.quoted, at.p95_ms
+    )
     well = table(of)
     made = build(draft, "chat", Number(7, 2), 100.0, 300.0, last=well)
     assert made.endpoints == build(draft, "chat", Number(7, 2), 100.0, 300.0).endpoints
@@ -272,15 +282,15 @@ def test_what_did_not_change_of_an_endpoint_is_said_as_before() -> None:
 def test_law_that_leaves_nothing_gives_an_empty_route_with_the_reason() -> None:
     of = fleet([request_class("swiss", jurisdictions=("CH",)), request_class("batch")])
     made = table(of)
-    check(made, of, masks(of))
+    check(made, of, law_of(of))
     swiss = next(r for r in made.routes if r.class_ == "swiss")
-    assert (swiss.endpoints, swiss.fallbacks, swiss.reason) == ((), (), NOWHERE)
+    assert (swiss.endpoints, swiss.fallbacks, swiss.reason) == ((), (), f"{NOWHERE}: class/jurisdictions")
 
 
 def test_an_endpoint_without_replicas_drains() -> None:
     of = fleet(endpoints=[endpoint("a"), endpoint("b", replicas=0)])
     made = table(of)
-    check(made, of, masks(of))
+    check(made, of, law_of(of))
     assert [e.state for e in made.endpoints] == ["ready", "drain"]
     assert {r.endpoints for r in made.routes} == {("a",)}
 
@@ -305,6 +315,14 @@ FAULTS: dict[str, Callable[[RoutingTable], RoutingTable]] = {
     "empty although": lambda t: _route(t, endpoints=(), shares=()),
     "serves no chat": lambda t: _end(t, name="moon"),
     "the fleet says": lambda t: _end(t, jurisdiction="US"),
+    "another owner": lambda t: _end(t, parent_country="DE"),
+    "a certificate more": lambda t: _end(t, certificates=("hds",)),
+    "another market": lambda t: _end(t, market="owned"),
+    "other policies": lambda t: msgspec.structs.replace(t, policies=()),
+    "other data": lambda t: _route(t, data_class="other"),
+    "other jurisdictions": lambda t: _route(t, jurisdictions=()),
+    "another origin's country": lambda t: _route(t, origin_country="US"),
+    "another tenant": lambda t: _route(t, tenant="acme"),
     "another url": lambda t: _end(t, url="http://evil:1"),
     "while others are ready": lambda t: _end(t, state="down"),
     "there twice": lambda t: msgspec.structs.replace(t, endpoints=(*t.endpoints, t.endpoints[0])),
@@ -321,16 +339,18 @@ FAULTS: dict[str, Callable[[RoutingTable], RoutingTable]] = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_table_with_a_fault_is_not_said(fault: str) -> None:
-    of = fleet([EU_ONLY, request_class("batch")])
+    no_spot = Policy(name="p", rules=(Rule(id="no-spot", deny={"market": ("spot",)}), Rule(id="wish", limit_p95_ms=9)))
+    of = msgspec.structs.replace(fleet([EU_ONLY, request_class("batch")]), policies=(no_spot,))
     good = table(of, version=2)
+    assert [rule.id for policy in good.policies for rule in policy.rules] == ["no-spot"]
     before = table(of)
-    check(good, of, masks(of), before)
+    check(good, of, law_of(of), before)
     with pytest.raises(TableRefused):
-        check(FAULTS[fault](good), of, masks(of), before)
+        check(FAULTS[fault](good), of, law_of(of), before)
 
 
 def test_a_large_move_needs_a_reason() -> None:
-    of, law = fleet(), masks(fleet())
+    of, law = fleet(), law_of(fleet())
     near, far = table(of, weights=np.array([1.0, 0, 0, 0, 0, 0])), table(of, version=2, weights=np.eye(6)[5])
     with pytest.raises(TableRefused, match="moved at once"):
         check(far, of, law, near)
@@ -372,11 +392,32 @@ def test_the_fall_of_a_region_is_one_reason_for_all_who_fell_with_it() -> None:
 def test_what_was_considered_names_the_price_by_its_parts_and_who_was_left_out_and_why() -> None:
     of = fleet([EU_ONLY, request_class("batch")])
     at = now(of, ill(eu_west_a=98.0))
-    draft = Draft(at.plan, completed(at.problem, at.problem.may * 1.0), at.usable, at.standings, at.scores, at.p95_ms)
-    rps = at.problem.demand_rps
-    private = considered(draft, "chat", rps, np.zeros(len(rps)))[0]
+    draft = Draft(
+        at.plan, completed(at.problem, at.problem.may * 1.0), at.usable, at.standings, at.scores, at.quoted, at.p95_ms
+    )
+    private = considered(draft, "chat", at.problem, np.zeros(len(at.plan.flows)))[0]
     assert [c.endpoint for c in private.candidates] == ["eu-west-b"]
     assert private.candidates[0].price_usd == pytest.approx(0.9 / 3600 / 100)
     reasons = {e.endpoint: e.reason for e in private.excluded}
     assert reasons["eu-west-a"] == "5 connect errors in a row"
-    assert "not in US" in reasons["us-east-a"]
+    assert "requires country in IE, NO, not US" in reasons["us-east-a"]
+    assert (private.candidates[0].load, private.candidates[0].p95_ms, private.left_out) == (0.48, 132.0, 0)
+
+
+def test_a_decision_over_many_routes_names_those_in_use_and_counts_the_others() -> None:
+    many = [endpoint(f"eu-{n}") for n in range(40)]
+    of = fleet([request_class(f"class-{n}") for n in range(120)], many)
+    at = now(of)
+    shares = np.zeros(at.plan.may.shape)
+    shares[:, 39] = 1.0
+    draft = Draft(at.plan, shares, at.usable, at.standings, at.scores, at.quoted, at.p95_ms)
+    found = considered(draft, "chat", at.problem, np.zeros(len(at.plan.flows)))
+    assert {(c.candidates[0].endpoint, len(c.candidates), c.left_out) for c in found} == {("eu-39", 8, 32)}
+    assert {c.candidates[0].load for c in found} == {48.0}
+
+
+def test_crowding_prices_one_more_request_by_the_segment_it_falls_into() -> None:
+    problem = now(fleet()).problem
+    use = np.array([0.0, 0.49, 0.5, 0.7, 0.85, 1.2])
+    segment = problem.crowd_usd[np.arange(6), [0, 0, 1, 2, 3, 3]]
+    assert next_usd(problem, use * problem.capacity_rps).tolist() == segment.tolist()

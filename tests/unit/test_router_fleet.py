@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from router_sync.fleet import BadFleet, load, misfits, parse, with_version
+from streams.contract.records import Policy, Rule
 from tests.unit.router_fleet import endpoint, fleet
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "tradewind.yaml"
@@ -115,6 +117,24 @@ def test_a_capacity_is_a_finite_positive_number(value: str) -> None:
 def test_a_missing_file_is_said_with_its_name(tmp_path: Path) -> None:
     with pytest.raises(BadFleet, match=r"fleet\.yaml.*No such file"):
         load(tmp_path / "fleet.yaml")
+
+
+def test_policies_that_a_program_made_are_judged_as_those_of_a_file() -> None:
+    def wrong(*policies: Policy) -> list[tuple[str, object]]:
+        return [(path, value) for path, value, _ in misfits(msgspec.structs.replace(fleet(), policies=policies))]
+
+    good = Policy(name="a", rules=(Rule(id="x", deny={"country": ("KP",)}),))
+    assert wrong(good) == []
+    assert wrong(good, good) == [("policies[1].name", "a")]
+    uk = Policy(name="b", rules=(Rule(id="x", when={"origin_country": ("UK",)}, deny={"country": ("KP",)}),))
+    assert wrong(good, uk) == [("policies[1].rules[0].when.origin_country", "UK")]
+    assert wrong(Policy(name="c", rules=())) == [("policies[0].rules", [])]
+    assert wrong(Policy(name="d", rules=(Rule(id="x"),))) == [("policies[0].rules[0]", "x")]
+    hds = Policy(name="e", rules=(Rule(id="x", when={"origin": ("us",)}, require={"certificate": ("hds",)}),))
+    assert wrong(hds) == [
+        ("policies[0].rules[0]", "chat/interactive from us"),
+        ("policies[0].rules[0]", "chat/batch from us"),
+    ]
 
 
 def test_a_fleet_made_by_a_program_is_judged_by_the_same_rules() -> None:

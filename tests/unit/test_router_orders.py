@@ -231,14 +231,14 @@ def test_a_decision_names_the_order_among_what_was_excluded() -> None:
 
 
 def test_a_table_that_uses_a_drained_endpoint_is_not_said() -> None:
-    from router_sync.policy import masks
+    from router_sync.policy.law import law_of
     from router_sync.table import check
 
     world = World()
     table = world.tables()[-1]
-    check(table, world.fleet, masks(world.fleet))
+    check(table, world.fleet, law_of(world.fleet))
     with pytest.raises(TableRefused, match="is drained by an operator"):
-        check(table, world.fleet, masks(world.fleet), drained={A})
+        check(table, world.fleet, law_of(world.fleet), drained={A})
 
 
 def test_a_dead_letter_keeps_what_was_said_of_its_value_so_that_it_can_be_sent_again_as_it_was() -> None:

@@ -142,12 +142,21 @@ def test_credentials_of_endpoints_are_told_to_gateways_and_not_to_workers(tmp_pa
     secrets = referenced(section.fields["upstreams"])
     assert secrets == {"EU_KEY", "EXTRA_KEY"}
     environ = {"PATH": "/bin", "EU_KEY": "a", "EXTRA_KEY": "b"}
-    children = Children(Settings(state_dir=tmp_path), environ, not_for_workers=secrets)
+    children = Children(Settings(state_dir=tmp_path), environ, of_gateways=secrets)
     workers, gateways = children._workers._environ, children._gateways._environ
     assert workers is not None
     assert gateways is not None
     assert environ.items() <= gateways.items()
     assert workers == {name: value for name, value in gateways.items() if name not in secrets}
+
+
+def test_secrets_of_actuators_are_told_to_them_alone(tmp_path: Path) -> None:
+    environ = {"PATH": "/bin", "EU_KEY": "a", "HOOK": "b"}
+    children = Children(Settings(state_dir=tmp_path), environ, of_gateways={"EU_KEY"}, of_actuators={"HOOK"})
+    told = {name: getattr(children, f"_{name}")._environ for name in ("workers", "gateways", "actuators")}
+    assert {name: {*environ} & {*given} for name, given in told.items()} == {
+        "workers": {"PATH"}, "gateways": {"PATH", "EU_KEY"}, "actuators": {"PATH", "HOOK"},
+    }  # fmt: skip
 
 
 def test_kafka_is_embedded_only_where_nobody_says_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,6 +182,25 @@ def test_a_watched_file_is_read_when_it_changed_and_its_mistakes_are_told_once(t
     assert watched.look() is None
     file.write_text(EXAMPLE)
     assert isinstance(watched.look(), Whole)
+
+
+def test_a_policy_that_the_file_names_is_watched_with_it(tmp_path: Path) -> None:
+    file, ours = tmp_path / "tradewind.yaml", tmp_path / "ours.yaml"
+    ours.write_text("rules: [{id: a, deny: {market: [spot]}}]\n")
+    file.write_text(f"{EXAMPLE}\npolicies: [./ours.yaml]\n")
+    watched = Watched(read(file))
+    assert watched.look() is None
+    ours.write_text("rules: [{id: b, deny: {market: [spot]}}]\n")
+    new = watched.look()
+    assert isinstance(new, Whole)
+    assert new.fleet.policies[0].rules[0].id == "b"
+    assert watched.look() is None
+    ours.write_text("rules: [{id: b}]\n")
+    assert isinstance(watched.look(), BadFleet)
+    file.write_text(EXAMPLE)
+    assert isinstance(watched.look(), Whole)
+    ours.write_text("rules: []\n")
+    assert watched.look() is None, "nobody names it any more"
 
 
 def test_a_file_that_is_away_for_a_moment_is_waited_for(tmp_path: Path) -> None:
@@ -219,6 +247,8 @@ def test_what_is_only_read_at_the_start_is_named() -> None:
     assert list(need_restart(whole(), new)) == ["settings.window_s", "gateway.drain_s", "gateway.ports.eu"]
     assert list(need_restart(whole(), renamed)) == ["origin ap", "origin asia"]
     assert list(need_restart(new, new)) == []
+    acting = whole(EXAMPLE + 'actuators: {pools: [{pool: "*", kind: dry_run}]}\n')
+    assert list(need_restart(whole(), acting)) == ["actuators"]
 
 
 def an_up(tmp_path: Path, said: list[str], text: str = EXAMPLE) -> Up:

@@ -13,16 +13,25 @@ import typer
 from streams.contract.errors import BadSetting, TradewindError
 from tradewind import __version__
 from tradewind.cli import (
+    capacity,
+    collect,
     config,
     dead_letters,
+    decisions,
+    defer,
     demo,
     doctor,
     drain,
+    explain,
     init,
     keys,
+    notice,
+    policy,
+    replay,
     roles,
     status,
     table,
+    table_orders,
     topics,
     up,
     version,
@@ -39,15 +48,27 @@ app = typer.Typer(
 )
 app.command("demo")(demo.demo)
 app.command("fault")(demo.fault)
+app.command("replay")(replay.replay)
 app.command("init")(init.init)
 app.command("up")(up.up)
 app.command("status")(status.status)
+table.app.command("diff")(table_orders.diff)
+table.app.command("freeze")(table_orders.freeze)
+table.app.command("unfreeze")(table_orders.unfreeze)
+table.app.command("rollback")(table_orders.rollback)
 app.add_typer(table.app, name="table")
+app.command("explain")(explain.explain)
 app.command("drain")(drain.drain)
 app.command("undrain")(drain.undrain)
+app.command("notice")(notice.notice)
+app.add_typer(collect.app, name="collect")
+app.add_typer(capacity.app, name="capacity")
+app.add_typer(decisions.app, name="decisions")
+app.add_typer(defer.app, name="defer")
 app.add_typer(dead_letters.app, name="dead-letters")
 app.command("doctor")(doctor.doctor)
 app.add_typer(config.app, name="config")
+app.add_typer(policy.app, name="policy")
 app.command("version")(version.tell_version)
 app.command("worker")(roles.worker)
 app.command("gateway")(roles.gateway)

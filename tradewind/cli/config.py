@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 
-from tradewind.cli.options import AsJson, Bootstrap, Config, Prefix
+from tradewind.cli.options import AsJson, Bootstrap, Config, Prefix, warn
 
 if TYPE_CHECKING:
     from tradewind.config.shown import Shown
@@ -28,6 +28,8 @@ def check(
 ) -> None:
     """Say all that is wrong with a file: line, field, value, and what would be right. Exit status 1 if anything is.
 
+    What can be used and is likely not meant is a warning.
+
     Examples:
       tradewind config check
       tradewind config check deploy/tradewind.yaml --json | jq '.problems[].remedy'
@@ -39,9 +41,15 @@ def check(
     except BadFleet as bad:
         if not as_json:
             raise
-        print(msgspec.json.encode({"good": False, "problems": [p.told() for p in bad.problems]}).decode())
+        said = {"good": False, "problems": [p.told() for p in bad.problems], "warnings": []}
+        print(msgspec.json.encode(said).decode())
         raise typer.Exit(1) from None
-    print(msgspec.json.encode({"good": True, "problems": []}).decode() if as_json else _good(whole))
+    if as_json:
+        said = {"good": True, "problems": [], "warnings": [caution.told() for caution in whole.cautions]}
+        print(msgspec.json.encode(said).decode())
+    else:
+        warn(whole.cautions)
+        print(_good(whole))
 
 
 def _whole(file: Path | None) -> Whole:
@@ -76,20 +84,21 @@ def show(
       tradewind config show
       tradewind config show --json | jq '.settings[] | select(.source != "default")'
     """
-    from tradewind.config.shown import gateway_shown, settings_shown
+    from tradewind.config.shown import actuators_shown, gateway_shown, settings_shown
     from tradewind.config.sources import file_of, settle
     from tradewind.config.whole import read
 
     settled = settle(config, {"bootstrap_servers": bootstrap_servers, "topic_prefix": topic_prefix})
     file = file_of(config)
-    gateway = gateway_shown(read(file)) if file else []
+    whole = read(file) if file else None
+    gateway, actuators = (gateway_shown(whole), actuators_shown(whole)) if whole else ([], [])
     shown = settings_shown(settled)
     if as_json:
-        said = {"file": str(file) if file else None, "settings": shown, "gateway": gateway}
+        said = {"file": str(file) if file else None, "settings": shown, "gateway": gateway, "actuators": actuators}
         print(msgspec.json.encode(said).decode())
     else:
         print(f"file: {file or 'none here; `tradewind init` writes one'}", file=sys.stderr)
-        print(_table([*shown, *gateway]))
+        print(_table([*shown, *gateway, *actuators]))
 
 
 def _table(rows: Sequence[Shown]) -> str:

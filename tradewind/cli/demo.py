@@ -28,6 +28,13 @@ REVIVE = "Press the number of the region in the demo's terminal to start its dea
 
 
 def demo(
+    scenario: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="What is played: loop, sovereign (law, tiers, an edge site) or spot (machines taken back).",
+        ),
+    ] = "loop",
     seconds: Annotated[float | None, typer.Option(min=5, max=86400, help="End then. [default: at Ctrl-C]")] = None,
     outage: Annotated[
         str | None, typer.Option(metavar="REGION@S[-S]", help="Kill a region's endpoints then, as in eu-west@45-65.")
@@ -36,7 +43,16 @@ def demo(
         float | None, typer.Option(metavar="S", min=0, help="kill -9 the embedded broker then, and start it again.")
     ] = None,
     surge: Annotated[str, typer.Option(metavar="FACTORx@S[-S]", help="More load from then on, as in 3x@30-60.")] = "",
-    rps: Annotated[float, typer.Option(min=0.1, max=1000, help="Mean requests per second over all origins.")] = 24.0,
+    spot_notice: Annotated[
+        float | None,
+        typer.Option(metavar="S", min=0, max=3600, help="Notice that spot machines get, in seconds. [default: 30]"),
+    ] = None,
+    rps: Annotated[
+        float | None,
+        typer.Option(
+            min=0.1, max=1000, help="Mean requests per second over all origins. [default: the scenario's, 24]"
+        ),
+    ] = None,
     trace: Annotated[
         Path | None, typer.Option(exists=True, dir_okay=False, help="Arrivals to replay. [default: a bundled sample]")
     ] = None,
@@ -51,7 +67,7 @@ def demo(
     keep: Annotated[bool, typer.Option("--keep", help="Start from what the folder holds.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Run the whole loop here: a real Kafka, workers, gateways, six HTTP endpoints in three regions, recorded arrivals.
+    """Run the whole loop here: a real Kafka, workers, gateways, HTTP endpoints in three regions, recorded arrivals.
 
     On a Kafka of yours the topics get a prefix of the run's own, and are deleted at its end, unless one is given.
     A process that dies is started again, five times a minute at most. The exit status is 1 when the run ended before
@@ -60,14 +76,17 @@ def demo(
     Examples:
       tradewind demo
       tradewind demo --seconds 90 --outage eu-west@45 --json
+      tradewind demo --scenario sovereign --seconds 90 --surge 3x@30
+      tradewind demo --scenario spot --spot-notice 30 --seconds 120
       tradewind demo --bootstrap-servers localhost:9092
     """
     from tradewind.demo.options import Options
     from tradewind.demo.report import told
 
     options = Options(
-        seconds=seconds, outage=outage, broker_outage_at_s=broker_outage, surge=surge, rps=rps, trace=trace, seed=seed,
-        as_json=as_json, bootstrap_servers=bootstrap_servers, topic_prefix=topic_prefix, data=data, keep=keep,
+        scenario=scenario, seconds=seconds, outage=outage, broker_outage_at_s=broker_outage, surge=surge,
+        spot_notice_s=spot_notice, rps=rps, trace=trace, seed=seed, as_json=as_json,
+        bootstrap_servers=bootstrap_servers, topic_prefix=topic_prefix, data=data, keep=keep,
     )  # fmt: skip
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # that the broker is away is said by us, once
     play = _play(options)
@@ -77,7 +96,7 @@ def demo(
     troubles = [
         play.unkept,
         report.ended_early,
-        _printed(msgspec.json.encode(report).decode() if as_json else told(report)),
+        _printed(msgspec.json.encode(report.fields()).decode() if as_json else told(report)),
     ]
     for trouble in filter(None, troubles):
         print(f"tradewind: {trouble}", file=sys.stderr)

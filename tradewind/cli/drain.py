@@ -70,8 +70,8 @@ def drain(
 
     now_s = clock.now_s()
     until_s = None if for_ is None else now_s + duration_s("--for", for_)
-    order = Order(endpoint=endpoint, drain=True, reason=reason[:2000], by=_who(by), at_s=now_s, until_s=until_s)
-    settings = _where(config, bootstrap_servers, topic_prefix)
+    order = Order(endpoint=endpoint, drain=True, reason=reason[:2000], by=who(by), at_s=now_s, until_s=until_s)
+    settings = ordered_where(config, bootstrap_servers, topic_prefix)
     _tell(order, asyncio.run(_given(settings, order, trust, force=force, wait=wait)), as_json=as_json, wait=wait)
 
 
@@ -94,12 +94,12 @@ def undrain(
     """
     from streams.contract.records import Order
 
-    order = Order(endpoint=endpoint, drain=False, reason=reason[:2000], by=_who(by), at_s=clock.now_s())
-    settings = _where(config, bootstrap_servers, topic_prefix)
+    order = Order(endpoint=endpoint, drain=False, reason=reason[:2000], by=who(by), at_s=clock.now_s())
+    settings = ordered_where(config, bootstrap_servers, topic_prefix)
     _tell(order, asyncio.run(_given(settings, order, trust, force=True, wait=wait)), as_json=as_json, wait=wait)
 
 
-def _where(config: Path | None, bootstrap_servers: str | None, topic_prefix: str | None) -> Settings:
+def ordered_where(config: Path | None, bootstrap_servers: str | None, topic_prefix: str | None) -> Settings:
     """Settings; says it aloud when nobody has named a Kafka, for then the order may meet somebody else's fleet."""
     from streams.settings import DEFAULT
     from tradewind.config.sources import settle
@@ -130,7 +130,7 @@ async def _given(
     return await orders.give(settings, order, clock.now_s, keys, wait)
 
 
-def _who(by: str | None) -> str:
+def who(by: str | None) -> str:
     """Who gives the order: what was said, else user@machine."""
     if by is not None:
         return by[:128]
@@ -155,10 +155,10 @@ def _tell(order: Order, shown: list[Shown] | None, *, as_json: bool, wait: bool)
     print(f"{order.endpoint} {'is drained' + until if order.drain else 'has requests again'}, says {order.by}"
           + ("" if wait else " (sent; not waited for)"))  # fmt: skip
     for one in shown:
-        print("\n".join(_lines(one)))
+        print("\n".join(lines(one)))
 
 
-def _lines(one: Shown) -> list[str]:
+def lines(one: Shown) -> list[str]:
     from tradewind.hands.text import percent
 
     lines = [f"{one.service}: table {one.epoch}.{one.version} after {one.after_ms:.0f} ms"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -39,3 +41,9 @@ def settled(config: Path | None = None, **flags: Any) -> Settings:
     from tradewind.config.sources import settle
 
     return settle(config, flags).settings
+
+
+def warn(cautions: Iterable[object]) -> None:
+    """Say what can be used and is likely not meant, on stderr."""
+    for caution in cautions:
+        print(f"warning: {caution}", file=sys.stderr)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from router_sync.gateway import GatewayConfig
     from router_sync.sign import Signer
 
-ROOMS = ("streams", "forecasting", "router")
+ROOMS = ("streams", "forecasting", "router", "actuators")
 _MOST_KEYS: Final = 4
 """Gateways look at no more signatures than this."""
 
@@ -38,9 +38,12 @@ def worker(
 ) -> None:
     """Run a worker of one room until SIGTERM. Start as many as there are partitions; they share the work.
 
+    Actuators do as the section `actuators:` of the file says; without it they only say what they would do.
+
     Examples:
       tradewind worker streams --bootstrap-servers kafka:9092
       tradewind worker router --config /etc/tradewind/tradewind.yaml
+      tradewind worker actuators --config /etc/tradewind/tradewind.yaml
     """
     if room not in ROOMS:
         raise BadSetting("argument", "ROOM", room, f"Choose one of {', '.join(ROOMS)}")
@@ -53,14 +56,42 @@ def worker(
         steps = streams.flow.steps(settings)
     elif room == "forecasting":
         import forecasting.flow
+        from tradewind.flow import lawful
 
-        steps = forecasting.flow.steps(settings)
+        steps = forecasting.flow.steps(settings, lawful)
+    elif room == "actuators":
+        sys.exit(_actuate(settings, config, port))
     else:
         import router_sync.flow
 
         signals.log_to(None, room, settings.log_level)
         steps = router_sync.flow.steps(settings, *_signers(key or [settings.state_dir / "router.key"]))
     sys.exit(run_worker(steps, settings, room, port))
+
+
+def _actuate(settings: Settings, config: Path | None, port: int) -> int:
+    """Carry plans out until told to stop. Raises Stop at once for what an actuator lacks."""
+    from functools import partial
+
+    import router_sync.flow
+    from router_sync.actuators.around import Around
+    from router_sync.actuators.hands import examine, opened
+    from router_sync.actuators.section import Actuators
+    from streams.runtime.worker import run_worker
+    from tradewind.config.actuators import actuators_of
+    from tradewind.config.sources import file_of
+
+    file = file_of(config)
+    section = actuators_of(file) if file is not None else Actuators()
+    signals.log_to(None, "actuators", settings.log_level)
+    around = Around(environment())
+    examine(section, around)
+    acting = [entry.pool for entry in section.pools if section.acts(entry)]
+    signals.event("actuators_begin", acting=acting, mode=section.mode, entries=len(section.pools))
+    does = f"plans for {', '.join(acting)} are carried out" if acting else "nothing is changed"
+    print(f"tradewind: {does}; of all other pools it is said what would be done", file=sys.stderr)
+    steps = router_sync.flow.actuator_steps(settings, section)
+    return run_worker(steps, settings, "actuators", port, partial(opened, section, around))
 
 
 def _signers(paths: list[Path]) -> list[Signer]:

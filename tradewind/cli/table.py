@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from streams.settings import Settings
     from tradewind.hands.tables import Tables
 
-app = typer.Typer(no_args_is_help=True, help="Look at the routing tables, and watch them change.")
+app = typer.Typer(
+    no_args_is_help=True, help="Look at the routing tables, watch them change, hold them, roll them back."
+)
 TrustFiles = Annotated[
     list[Path] | None,
     typer.Option(

@@ -12,7 +12,7 @@ import typer
 
 from streams.contract.errors import BadSetting, Stop
 from streams.contract.rights import ROLE
-from tradewind.cli.options import AsJson, Bootstrap, Config, Prefix, settled
+from tradewind.cli.options import AsJson, Bootstrap, Config, Prefix, settled, warn
 
 FORMATS = ("table", "kafka-acls", "kafka-topics")
 app = typer.Typer(no_args_is_help=True, help="Make and check the topics; say which rights each role needs.")
@@ -104,12 +104,11 @@ def check_fleet(file: Annotated[Path, typer.Argument(help="tradewind.yaml")], as
 
     Example: tradewind fleet check examples/tradewind.yaml
     """
-    from router_sync.fleet import BadFleet
-    from router_sync.fleet import load as load_fleet
+    from router_sync.fleet import BadFleet, read_file
     from tradewind.fleets import value_of
 
     try:
-        fleet = load_fleet(file)
+        fleet, cautions = read_file(file)
         value_of(fleet)
     except Stop as bad:
         if not as_json:
@@ -119,7 +118,11 @@ def check_fleet(file: Annotated[Path, typer.Argument(help="tradewind.yaml")], as
         raise typer.Exit(1) from None
     counts = {"endpoints": len(fleet.endpoints), "services": len(fleet.services), "origins": len(fleet.origins)}
     said = ", ".join(f"{count} {name}" for name, count in counts.items())
-    print(msgspec.json.encode({"problems": [], **counts}).decode() if as_json else f"{file} is good: {said}")
+    if as_json:
+        print(msgspec.json.encode({"problems": [], "warnings": list(map(str, cautions)), **counts}).decode())
+    else:
+        warn(cautions)
+        print(f"{file} is good: {said}")
 
 
 @fleet_app.command()

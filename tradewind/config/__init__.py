@@ -1,6 +1,7 @@
-"""`tradewind.yaml`, read whole: fleet, `settings:` and `gateway:`, with lines, sources and all problems at once.
+"""`tradewind.yaml`, read whole: fleet and the other sections, with lines, sources and all problems at once.
 
 text ─► tree with lines ─┬─ fleet sections   router_sync.fleet
                          ├─ settings:        streams.settings.Settings
-                         └─ gateway:         router_sync.gateway.GatewayConfig, without what is one gateway's own
+                         ├─ gateway:         router_sync.gateway.GatewayConfig, without what is one gateway's own
+                         └─ actuators:       router_sync.actuators.section.Actuators
 """

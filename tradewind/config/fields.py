@@ -31,12 +31,15 @@ class Reader:
     problems: list[Problem] = field(default_factory=list)
     lines: dict[str, int] = field(default_factory=dict)
     """Path of a field to its line."""
+    private: set[str] = field(default_factory=set)
+    """Paths of which the value is not said: a secret may stand there by mistake."""
 
     def wrong(self, path: str, value: object, remedy: str) -> None:
         """Note that the field at `path` cannot be used; what may be a secret is not repeated."""
         from router_sync.gateway.config import HIDDEN, hidden  # with all of the gateway, which few commands need
 
-        shown = HIDDEN if value is not None and (hidden(path) or is_secret(path)) else value
+        secret = hidden(path) or is_secret(path) or path in self.private
+        shown = HIDDEN if value is not None and secret else value
         self.problems.append(Problem(self.place(path), path, shown, remedy))
 
     def place(self, path: str) -> str:

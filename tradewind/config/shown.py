@@ -10,6 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from streams.settings import DEFAULT, Settled
+from tradewind.config.actuators import written
 from tradewind.config.fields import flat
 from tradewind.config.gateway import common
 from tradewind.config.whole import Whole
@@ -41,6 +42,20 @@ def gateway_shown(whole: Whole) -> list[Shown]:
         Shown(at, _fit(at, value), f"{whole.path}:{_line(whole.lines, at)}" if at in said else DEFAULT)
         for at, value in {**usual, **said}.items()
         if value not in ({}, None) or at in said
+    ]
+
+
+def actuators_shown(whole: Whole) -> list[Shown]:
+    """One line per field that the section of actuators says, and the mode; none where there is no section."""
+    if whole.actuators is None:
+        return []
+    said = written(whole.actuators)["actuators"]
+    parts = {f"actuators.pools[{n}]": entry for n, entry in enumerate(said["pools"])}
+    values = {"actuators.mode": said["mode"]} | dict(flat(parts))
+    return [
+        Shown(at, value, f"{whole.path}:{whole.lines[at]}" if at in whole.lines else DEFAULT)
+        for at, value in values.items()
+        if at in whole.lines or at == "actuators.mode"
     ]
 
 

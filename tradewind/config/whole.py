@@ -1,4 +1,4 @@
-"""One tradewind.yaml as a whole: the fleet, `settings:` and `gateway:`, or a list of all that is wrong with them."""
+"""One tradewind.yaml as a whole: the fleet and the other sections, or a list of all that is wrong with them."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from ruamel.yaml.comments import CommentedMap
-
 from router_sync import fleet as fleets
-from router_sync.fleet import BadFleet, Misfit, Problem
+from router_sync.actuators.section import Actuators
+from router_sync.fleet import BadFleet, Caution, Misfit, Problem
 from router_sync.gateway.upstream import DEFAULT
 from streams.contract.records import Fleet
 from streams.settings import Layer
+from tradewind.config import actuators as acting
 from tradewind.config.fields import Reader, meant
 from tradewind.config.gateway import GatewaySection, read_gateway
 from tradewind.config.settings import read_settings, text_of
 
-_SECTIONS: Final = frozenset({"services", "origins", "endpoints", "settings", "gateway"})
+_SECTIONS: Final = frozenset({"services", "origins", "endpoints", "settings", "gateway", "actuators"})
 _HERE: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
@@ -33,6 +33,12 @@ class Whole:
     settings: Layer
     gateway: GatewaySection
     lines: dict[str, int]
+    cautions: tuple[Caution, ...] = ()
+    """What can be used, and is likely not meant."""
+    files: tuple[Path, ...] = ()
+    """The other files the fleet is made of: its policies."""
+    actuators: Actuators | None = None
+    """None: the file does not speak of them, and nobody is started to carry plans out."""
 
 
 def read(path: Path) -> Whole:
@@ -43,26 +49,19 @@ def read(path: Path) -> Whole:
 def parse(text: str, path: Path) -> Whole:
     """`text` as the file at `path` would say it. Raises BadFleet with everything that is wrong."""
     name = str(path)
-    tree = _tree_of(text, name)
-    fleet, problems, lines = fleets.read(tree, name)
-    reader = Reader(name, path.absolute().parent, list(problems), lines)
+    tree = fleets.tree_of(text, name)
+    reading = fleets.read(tree, name)
+    fleet = reading.fleet
+    reader = Reader(name, path.absolute().parent, list(reading.problems), reading.lines)
     settings = read_settings(tree, reader)
     gateway = read_gateway(tree, reader, fleet)
+    section = acting.read_actuators(tree, reader)
     if fleet is not None:
-        for at, value, remedy in _unfit(fleet, gateway):
+        for at, value, remedy in (*_unfit(fleet, gateway), *(acting.unfit(fleet, section) if section else ())):
             reader.wrong(at, value, remedy)
     if reader.problems or fleet is None:
-        raise BadFleet(name, sorted(reader.problems, key=_line))
-    return Whole(path, text, fleet, settings, gateway, reader.lines)
-
-
-def _tree_of(text: str, name: str) -> CommentedMap:
-    """`text` as a mapping. The library trips over nesting without end (RecursionError), and over tags like !!bool x."""
-    try:
-        return fleets.tree_of(text, name)
-    except (RecursionError, LookupError, AttributeError) as error:
-        remedy = "Leave out tags (!!) and deep nesting."
-        raise BadFleet(name, [Problem(f"{name}:1", "YAML", type(error).__name__, remedy)]) from None
+        raise BadFleet(name, sorted(reader.problems, key=lambda problem: _line(problem, name)))
+    return Whole(path, text, fleet, settings, gateway, reader.lines, tuple(reading.cautions), reading.files, section)
 
 
 def is_whole(keys: Iterable[str]) -> bool:
@@ -70,9 +69,10 @@ def is_whole(keys: Iterable[str]) -> bool:
     return bool(_SECTIONS & set(keys))
 
 
-def _line(problem: Problem) -> int:
-    line = problem.where.rpartition(":")[2]
-    return int(line) if line.isdecimal() else 0
+def _line(problem: Problem, name: str) -> tuple[str, int]:
+    """Where it stands: what is in this file goes before what is in others."""
+    file, _, line = problem.where.rpartition(":")
+    return ("" if file == name else file), int(line) if line.isdecimal() else 0
 
 
 # ---------------------------------------------------------------- what a router could live with, and nobody means

@@ -16,6 +16,7 @@ class Book:
         self.last: deque[Outcome] = deque(maxlen=kept)
         self.requests = 0
         self.failed = 0
+        self.shed = 0
         self.retried = 0
         self.errors: Counter[str] = Counter()
 
@@ -24,6 +25,7 @@ class Book:
         self.last.append(outcome)
         self.requests += 1
         self.retried += (outcome.attempts or 1) > 1
-        if not outcome.ok:
+        self.shed += outcome.error == "shed"
+        if not outcome.ok and outcome.error != "shed":
             self.failed += 1
             self.errors[outcome.error or "unknown"] += 1

@@ -10,10 +10,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
-from importlib.resources import files
+from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import msgspec
 from aiokafka.errors import KafkaError
@@ -23,8 +23,10 @@ from router_sync.keys import load_or_make
 from streams.contract.errors import BadSetting, Stop
 from streams.runtime import admin, clock
 from streams.settings import Settings
-from tradewind.demo import elsewhere, report, rounds
+from tradewind.demo import elsewhere, parts, report, rounds, scenarios
+from tradewind.demo.acts import ACTS, Acted, Stage
 from tradewind.demo.book import Book
+from tradewind.demo.callers import api_keys, targets
 from tradewind.demo.children import Children, write_api_keys
 from tradewind.demo.continued import Continued
 from tradewind.demo.folder import fresh_folder
@@ -32,17 +34,22 @@ from tradewind.demo.keys import keys
 from tradewind.demo.options import Options
 from tradewind.demo.outage import Outage, parse_outage, refuse_beyond
 from tradewind.demo.pretend_fleet import PretendFleet, Seat, moved, note, placed
+from tradewind.demo.reclaim import USUAL_S, refuse_too_long
 from tradewind.demo.restarts import Restarts
+from tradewind.demo.scenarios import Scenario
 from tradewind.demo.screen import Screen, hint
 from tradewind.demo.show import Show
 from tradewind.demo.watch import Onlooker, watching
 from tradewind.embedded import USUAL_PORT, EmbeddedKafka, Runtime
 from tradewind.fleets import publish
-from tradewind.load import Counters, HttpSender, Outcome, Target, drive, plan
+from tradewind.load import Counters, HttpSender, Outcome, Target, drive, parse_surges, plan
+from tradewind.load.sender import SILENCE_TIMEOUT_S
 from tradewind.ports import Reserved
 from tradewind.processes import Kept, News, Processes
 
 OUTCOMES = "outcomes.jsonl"
+SLOW_SILENCE_S = 60.0
+"""Where tokens are slow, a plain answer of many is silent for long."""
 
 
 class Play:
@@ -51,15 +58,17 @@ class Play:
     def __init__(
         self, options: Options, settings: Settings, runtime: Runtime | None, environ: Mapping[str, str]
     ) -> None:
-        self.options, self.runtime, self.environ = options, runtime, dict(environ)
+        _, self.scenario, self.wanted = scenarios.load(options.scenario)
+        self.options = replace(options, rps=options.rps or self.scenario.rps)
+        self.runtime, self.environ = runtime, dict(environ)
         self.settings = settings if runtime else elsewhere.apart(settings, options.data, keep=options.keep)
         self.apart = self.settings.topic_prefix != settings.topic_prefix
-        self.wanted = fleets.load(Path(str(files("tradewind.demo") / "fleet.yaml")))
         self.fleet = fleets.with_version(self.wanted, int(clock.now_s()))
         self.seats: tuple[Seat, ...] = ()
         self.regions = sorted({e.region for e in self.fleet.endpoints})
-        self.outage = _outage(options, self.regions)
-        self.first = rounds.arrivals(options, 0, 0.0)
+        self.outage, self.acted = _outage(options, self.regions), Acted()
+        _check_notice(options, self.scenario)
+        self.first = rounds.arrivals(self.options, 0, 0.0)
         self.counters, self.book, self.restarts = Counters(), Book(), Restarts()
         self.onlooker = Onlooker(clock.now_s(), self._note)
         self.show = Show(Screen(self.fleet, self.onlooker, self.counters), as_json=options.as_json)
@@ -72,7 +81,7 @@ class Play:
         self.unkept: str | None = None
         """Why the folder has no outcomes; set by its end."""
         self.broker: EmbeddedKafka | None = None
-        self.api_keys = {c.name: f"demo-{secrets.token_urlsafe(18)}" for s in self.fleet.services for c in s.classes}
+        self.api_keys = api_keys(self.fleet)
 
     async def run(self) -> report.Report:
         """The report. Stopped early (`stop` set, or cancelled) everything started is ended all the same.
@@ -89,7 +98,8 @@ class Play:
                 watching(self.onlooker, self.settings, clock.now_s) as watched,
                 Processes(folder / "log", environ=self._told()) as processes,
             ):
-                pretend = PretendFleet(self.fleet, self.seats, processes, self.options.seed)
+                ledgers, token_ms = self._ledgers(folder), self.scenario.token_ms
+                pretend = PretendFleet(self.fleet, self.seats, processes, self.options.seed, ledgers, token_ms)
                 gateways = await self._start(processes, pretend, folder, ports)
                 prefix, servers = self.settings.topic_prefix, self.settings.bootstrap_servers
                 note(folder, self.seats, {"gateways": gateways, "bootstrap_servers": servers, "topic_prefix": prefix})
@@ -99,6 +109,7 @@ class Play:
                 if self._broker_is_away():
                     processes.kill()  # nobody is there to take their last words, and they would wait for it
             self._keep_outcomes(folder / OUTCOMES)
+            shown = parts.measured(self._run(pretend), self.scenario.shows)
         made = report.make(self.book, self.onlooker, broker, self.outage, seconds=played_s, startup_s=startup_s)
         return msgspec.structs.replace(
             made,
@@ -106,6 +117,27 @@ class Play:
             continued=continued,
             restarts=self.restarts.all,
             ended_early=self.ended_early,
+            scenario=self.options.scenario,
+            parts=shown,
+        )
+
+    def _ledgers(self, folder: Path) -> Path | None:
+        """Where endpoints write down whom they received, if the report asks for it."""
+        if not {"breaches", "drained_s"} & set(self.scenario.shows):
+            return None
+        (ledgers := folder / "received").mkdir(exist_ok=True)
+        return ledgers
+
+    def _run(self, pretend: PretendFleet) -> parts.Run:
+        return parts.Run(
+            fleet=self.fleet,
+            outcomes=list(self.book.last),
+            surges=parse_surges(self.options.surge),
+            tables=[(at_s - self.began_at_s, table) for at_s, table in self.onlooker.history],
+            received=pretend.received(self.began_at_s),
+            turns=self.acted.turns,
+            reclaimed=self.acted.reclaimed,
+            moves=self.acted.moves.total() if self.acted.moves is not None else {},
         )
 
     def _keep_outcomes(self, path: Path) -> None:
@@ -201,6 +233,7 @@ class Play:
             asyncio.create_task(self._break_broker()),
             asyncio.create_task(self._obey(pretend)),
             asyncio.create_task(self.show.draw(self._at_s)),
+            *(asyncio.create_task(self._act(name, pretend, gateways)) for name in self.scenario.acts),
         ]
         shooting = asyncio.create_task(self._shoot(gateways, began_s))
         try:
@@ -215,6 +248,15 @@ class Play:
             await asyncio.gather(shooting, *aside, return_exceptions=True)
         await continued.ask()
         return clock.monotonic_s() - began_s, continued.total
+
+    async def _act(self, name: str, pretend: PretendFleet, gateways: Mapping[str, str]) -> NoReturn:
+        stage = Stage(
+            self.scenario, self.options, self.fleet, self.settings, pretend, gateways, self._targets(gateways),
+            self._at_s, self._note, self._see, self.acted,
+        )  # fmt: skip
+        await ACTS[name](stage)
+        await asyncio.Event().wait()
+        raise AssertionError
 
     def _at_s(self) -> float:
         return clock.now_s() - self.began_at_s
@@ -231,17 +273,24 @@ class Play:
     async def _shoot(self, gateways: Mapping[str, str], began_s: float) -> None:
         """Rounds of load until the run is over or stopped."""
         number, from_s = 0, 0.0
-        async with HttpSender(clock.monotonic_s) as send:
+        called = self._targets(gateways)
+        patience_s = SILENCE_TIMEOUT_S if self.scenario.token_ms is None else SLOW_SILENCE_S
+        async with HttpSender(clock.monotonic_s, silence_timeout_s=patience_s) as send:
             while not self.stop.is_set() and (lasts_s := rounds.lasts_s(self.options, from_s)) > 0:
-                await self._round(number, from_s, self._targets(gateways), send)
+                await self._round(number, from_s, called, send)
                 await self._until(began_s + from_s + lasts_s)  # the last arrival may come before the round's end
                 number, from_s = number + 1, clock.monotonic_s() - began_s
 
+    def _targets(self, gateways: Mapping[str, str]) -> list[Target]:
+        return targets(self.fleet, self.scenario, gateways, self.api_keys, self.options.stream_share)
+
+    def _see(self, outcome: Outcome) -> None:
+        self.book.add(outcome)
+        self.show.screen.recent.append(outcome)
+
     async def _round(self, number: int, from_s: float, targets: Sequence[Target], send: HttpSender) -> None:
         def seen(outcome: Outcome) -> None:
-            at_run = msgspec.structs.replace(outcome, at_s=from_s + outcome.at_s)
-            self.book.add(at_run)
-            self.show.screen.recent.append(at_run)
+            self._see(msgspec.structs.replace(outcome, at_s=from_s + outcome.at_s))
 
         arrivals = rounds.arrivals(self.options, number, from_s) if number else self.first
         shots = plan(arrivals, targets, random.Random(self.options.seed + number))
@@ -251,19 +300,6 @@ class Play:
         """Comes back at `at_s`, monotonic seconds, or when stopped."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.stop.wait(), at_s - clock.monotonic_s())
-
-    def _targets(self, gateways: Mapping[str, str]) -> list[Target]:
-        rates = {o.name: o.demand_rps for o in self.fleet.origins}
-        mix = {"interactive": 0.8, "batch": 0.2}
-        service = self.fleet.services[0]
-        return [
-            Target(
-                origin, c.name, url, self.api_keys[c.name], service.name, rates[origin] * mix[c.name],
-                self.options.stream_share,
-            )
-            for origin, url in gateways.items()
-            for c in service.classes
-        ]  # fmt: skip
 
     async def _break(self, pretend: PretendFleet) -> None:
         if self.outage is not None:
@@ -321,6 +357,15 @@ def _outage(options: Options, regions: Sequence[str]) -> Outage | None:
             )
         refuse_beyond("--broker-outage", options.broker_outage_at_s, options.broker_outage_at_s, options.seconds)
     return parse_outage(options.outage, regions, options.seconds) if options.outage else None
+
+
+def _check_notice(options: Options, scenario: Scenario) -> None:
+    """Raises BadSetting for notices that nobody would get."""
+    if "spot" in scenario.acts:
+        refuse_too_long(USUAL_S if options.spot_notice_s is None else options.spot_notice_s, options.seconds)
+    elif options.spot_notice_s is not None:
+        given = f"{options.spot_notice_s:g}"
+        raise BadSetting("flag", "--spot-notice", given, "Only --scenario spot has machines that are taken back")
 
 
 async def _first_of(main: asyncio.Task[None], aside: Sequence[asyncio.Task[None]]) -> None:

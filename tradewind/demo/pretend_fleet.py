@@ -13,6 +13,7 @@ import msgspec
 
 from streams.contract.records import Endpoint, Fleet
 from tradewind.ports import Reserved
+from tradewind.pretend.ledger import Received, read
 from tradewind.processes import Child, Processes, wait_ready
 
 HEALTH_DEADLINE_S = 20.0
@@ -55,8 +56,18 @@ def moved(wanted: Fleet, seats: Sequence[Seat]) -> list[str]:
 class PretendFleet:
     """The endpoint processes of a fleet."""
 
-    def __init__(self, fleet: Fleet, seats: tuple[Seat, ...], processes: Processes, seed: int) -> None:
+    def __init__(
+        self,
+        fleet: Fleet,
+        seats: tuple[Seat, ...],
+        processes: Processes,
+        seed: int,
+        ledgers: Path | None = None,
+        token_ms: float | None = None,
+    ) -> None:
         self.fleet, self.seats, self.seed = fleet, seats, seed
+        self.ledgers, self.token_ms = ledgers, token_ms
+        """Folder where endpoints write down whom they received; None: they do not."""
         self._processes = processes
         self._children: dict[str, Child] = {}
 
@@ -73,31 +84,43 @@ class PretendFleet:
             *("--model", endpoint.services[0], "--capacity-rps", str(endpoint.capacity_rps * endpoint.replicas)),
             *("--base-ttft-ms", str(endpoint.latency_ms * USUAL_OF_P95), "--seed", str(self.seed + number)),
             *(word for o in self.fleet.origins for word in ("--rtt", f"{o.name}={o.rtt_ms[endpoint.region]}")),
+            *(("--ledger", str(self._ledger(endpoint.name))) if self.ledgers is not None else ()),
+            *(("--base-between-ms", str(self.token_ms), "--chunk-ms", "0") if self.token_ms is not None else ()),
             ready=f"{endpoint.url}/health",
             deadline_s=HEALTH_DEADLINE_S,
             may_die=True,
         )
 
-    def kill(self, region: str) -> None:
-        """`kill -9` for every endpoint of a region."""
-        for seat in self._of(region):
+    def received(self, since_s: float) -> dict[str, list[Received]]:
+        """What endpoints wrote down since then, unix seconds; nothing where they write nothing."""
+        if self.ledgers is None:
+            return {}
+        return {e.name: [r for r in read(self._ledger(e.name)) if r.at_s >= since_s] for e in self.fleet.endpoints}
+
+    def _ledger(self, name: str) -> Path:
+        assert self.ledgers is not None
+        return self.ledgers / f"{name}.jsonl"
+
+    def kill(self, where: str) -> None:
+        """`kill -9` for every endpoint of a region, or for the one of that name."""
+        for seat in self._of(where):
             self._children[seat.endpoint.name].kill()
 
-    async def revive(self, region: str) -> None:
-        """Start the endpoints of a region again, on their ports."""
-        for seat in self._of(region):
+    async def revive(self, where: str) -> None:
+        """Start the endpoints of a region again, or the one of that name, on their ports."""
+        for seat in self._of(where):
             child = self._children[seat.endpoint.name]
             if not child.running:
                 child.start()
-        for seat in self._of(region):
+        for seat in self._of(where):
             await wait_ready(self._children[seat.endpoint.name], f"{seat.endpoint.url}/health", HEALTH_DEADLINE_S)
 
     def whole(self, region: str) -> bool:
         """Whether every endpoint of the region runs."""
         return all(self._children[s.endpoint.name].running for s in self._of(region))
 
-    def _of(self, region: str) -> list[Seat]:
-        return [s for s in self.seats if s.endpoint.region == region]
+    def _of(self, where: str) -> list[Seat]:
+        return [s for s in self.seats if where in (s.endpoint.region, s.endpoint.name)]
 
 
 STATE = "demo.json"

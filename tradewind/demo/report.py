@@ -7,9 +7,12 @@ from collections.abc import Sequence
 
 import msgspec
 
+from tradewind.demo import parts
 from tradewind.demo.book import Book
 from tradewind.demo.outage import Outage
+from tradewind.demo.parts.run import Found
 from tradewind.demo.restarts import Restart
+from tradewind.demo.scenarios import DEFAULT, load
 from tradewind.demo.watch import Onlooker
 from tradewind.load import Outcome, phases, quantile_ms
 
@@ -59,6 +62,7 @@ class Report(msgspec.Struct, frozen=True):
 
     `continued`: streams that broke off and went on at another endpoint; None when no gateway could be asked.
     `restarts`: processes that died unasked. `ended_early`: why the run ended before its time, None if it did not.
+    `shed`: requests that gateways refused so that others were in time; they are not `failed`.
     """
 
     broker: Broker
@@ -80,6 +84,15 @@ class Report(msgspec.Struct, frozen=True):
     continued: int | None = None
     restarts: list[Restart] = []
     ended_early: str | None = None
+    scenario: str = DEFAULT
+    shed: int = 0
+    parts: Found = {}
+
+    def fields(self) -> Found:
+        """What machines are told: parts that the scenario asked for are fields like any other."""
+        whole = msgspec.structs.asdict(self)
+        found: Found = whole.pop("parts")
+        return whole | found
 
 
 def make(
@@ -99,6 +112,7 @@ def make(
         failed=book.failed,
         lost_servable=sum(count for error, count in book.errors.items() if error not in NOT_SERVABLE),
         errors=dict(book.errors),
+        shed=book.shed,
         retried=book.retried,
         p95_ms={name: _round(getattr(first, name).p95_ms) for name in ("before", "during", "after")},
         total_p95_ms={name: _round(getattr(whole, name).p95_ms) for name in ("before", "during", "after")},
@@ -145,13 +159,15 @@ def told(report: Report) -> str:
     """The report in the words for people, some lines."""
     lines = [
         f"{report.requests} requests in {report.seconds:.0f} s, {report.failed} failed, "
-        f"{report.lost_servable} of them though another endpoint could have served; {report.retried} were retried",
+        f"{report.lost_servable} of them though another endpoint could have served; {report.retried} were retried"
+        + (f", {report.shed} shed" if report.shed else ""),
         _continued(report.continued),
         "p95 to first token: "
         + ", ".join(f"{name} {p95} ms" for name, p95 in report.p95_ms.items() if p95 is not None),
         _evidence(report.evidence_to_table_ms),
         f"{report.tables_published} tables published, {report.dead_letters} dead letters",
         *(_restarted(one) for one in report.restarts),
+        *parts.told(report.parts, load(report.scenario).scenario.shows if report.parts else ()),
     ]
     return "\n".join(filter(None, lines))
 

@@ -25,6 +25,7 @@ from streams.settings import Settings
 _SILENCE_S = 5.0
 """Health speaks each second, so that much silence means that somebody is away."""
 _CALM_S = 5.0
+_KEPT = 5000
 _STOP_S = 2.0
 _WATCHED = (topics.ROUTING_TABLE, topics.ENDPOINT_HEALTH, topics.DEAD_LETTERS)
 
@@ -47,6 +48,8 @@ class Onlooker:
         self.published = 0
         self.table_at_s: list[float] = []
         """When each table came, unix seconds."""
+        self.history: deque[tuple[float, RoutingTable]] = deque(maxlen=_KEPT)
+        """The last tables of this run, with when they came, unix seconds."""
         self.dead_letters = 0
         self.evidence_ms: list[float] = []
         """One figure per endpoint that left a table for a failure: first failed attempt to table record."""
@@ -91,6 +94,7 @@ class Onlooker:
     def _count(self, before: RoutingTable | None, table: RoutingTable, now_s: float) -> None:
         self.published += 1
         self.table_at_s.append(now_s)
+        self.history.append((now_s, table))
         if before is None or _shares(before) != _shares(table) or _ready(before) != _ready(table):
             self.moves.append((now_s, table.version, table.reason))
         if before is not None and table.evidence_at_s is not None and table.evidence_at_s >= self.since_s:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
@@ -10,11 +10,12 @@ import msgspec
 from router_sync.orders import in_force, meant
 from streams.contract import topics
 from streams.contract.errors import BadSetting, Missing
-from streams.contract.records import Endpoint, EndpointHealth, Fleet, GatewayStatus, Order
+from streams.contract.records import Endpoint, EndpointHealth, Fleet, GatewayStatus, Order, Service
 from streams.settings import Settings
 from tradewind.hands import kafka
 
 R = TypeVar("R", bound=msgspec.Struct)
+T = TypeVar("T")
 HEALTH_S = 15.0
 """Health older than this says nothing any more."""
 
@@ -89,10 +90,19 @@ async def health(consumer: Any, settings: Settings, now_s: float) -> list[Endpoi
 
 def endpoint_of(known: Fleet, name: str) -> Endpoint:
     """The endpoint of that name. Raises BadSetting with the name that was meant."""
-    for endpoint in known.endpoints:
-        if endpoint.name == name:
-            return endpoint
-    names = [e.name for e in known.endpoints]
-    hint = meant(name, names).lstrip(": ")
-    hint = f"{hint[:1].upper()}{hint[1:]}" if hint else f"The fleet has {', '.join(sorted(names)[:12])}"
-    raise BadSetting("argument", "ENDPOINT", name, hint)
+    return named("ENDPOINT", name, {e.name: e for e in known.endpoints})
+
+
+def service_of(known: Fleet, name: str) -> Service:
+    """The service of that name. Raises BadSetting with the name that was meant."""
+    return named("SERVICE", name, {s.name: s for s in known.services})
+
+
+def named(argument: str, name: str, there: Mapping[str, T]) -> T:
+    """What is there under `name`. Raises BadSetting, about `argument`, with the name that was meant."""
+    if name in there:
+        return there[name]
+    hint = meant(name, there).lstrip(": ")
+    hint = f"{hint[:1].upper()}{hint[1:]}" if hint else f"There are {', '.join(sorted(there)[:12])}"
+    where = "flag" if argument.startswith("-") else "argument"
+    raise BadSetting(where, argument, name, hint)

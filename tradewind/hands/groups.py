@@ -21,7 +21,7 @@ from streams.settings import Settings
 from tradewind.hands import kafka
 from tradewind.hands.state import GroupState, Lag
 
-ROOMS: Final = ("streams", "forecasting", "router")
+ROOMS: Final = ("streams", "forecasting", "router", "actuators")
 
 
 async def groups(consumer: Any, settings: Settings) -> tuple[GroupState, ...]:

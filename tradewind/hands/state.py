@@ -50,6 +50,8 @@ class TableState(Part, frozen=True, kw_only=True):
     age_s: float
     signature: str
     reason: str
+    held: str = ""
+    """By whose order shares are held, and why."""
     stranded: tuple[str, ...] = ()
     """CLASS@ORIGIN of the routes without any endpoint: gateways answer 503 there."""
 
@@ -203,6 +205,9 @@ def _noted(status: Status) -> Iterator[str]:
             yield f"the workers of {group.room} may not be looked at: a right to describe the group {group.group} lacks"
         elif group.state not in _WORKS and group.room not in _NEEDED and not unused(status, group):
             yield f"no worker of {group.room} runs"
+    for table in status.tables:
+        if table.held:
+            yield f"the table for {table.service} is {table.held}"
     for one in status.gateways:
         if one.refused:
             why = ", ".join(f"{reason} {count}" for reason, count in one.refused.items())

@@ -137,6 +137,7 @@ def _tables(held: Tables, fleet: Fleet | None, now_s: float) -> Iterable[TableSt
             service=name, epoch=one.table.epoch, version=one.table.version, fleet_version=one.table.fleet_version,
             issued_at_s=one.table.issued_at_s, expires_at_s=one.table.expires_at_s,
             age_s=round(now_s - one.table.issued_at_s, 3), signature=one.signature, reason=one.table.reason,
+            held=one.table.held,
             stranded=tuple(f"{r.class_}@{r.origin}" for r in one.table.routes if not r.endpoints and not r.fallbacks),
         )  # fmt: skip
 

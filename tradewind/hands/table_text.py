@@ -30,6 +30,7 @@ def as_json(held: Held, now_s: float, origin: str | None = None, class_: str | N
         "signature": held.signature,
         "kid": held.kid,
         "reason": table.reason,
+        "held": table.held,
         "endpoints": [_all_of(endpoint) for endpoint in table.endpoints],
         "routes": [_route(route, by_name) for route in picked(table, origin, class_)],
     }
@@ -64,6 +65,8 @@ def lines(held: Held, now_s: float, origin: str | None = None, class_: str | Non
     yield f"{table.service}  table {table.epoch}.{table.version}  fleet version {table.fleet_version}"
     yield f"  said {ago(now_s - table.issued_at_s)} ago, {ends}, {signed}"
     yield f"  why: {table.reason or 'no reason given'}"
+    if table.held:
+        yield f"  HELD: {table.held}"
     yield from columns(_endpoints(table), "  ")
     by_name = {e.name: e for e in table.endpoints}
     for route in picked(table, origin, class_):

@@ -6,16 +6,18 @@ from typing import Literal
 import msgspec
 
 ErrorKind = Literal[
-    "connect", "reset", "first_byte_timeout", "stall", "truncated", "http_5xx", "http_429", "client_4xx", "not_sent"
-]
+    "connect", "reset", "first_byte_timeout", "stall", "truncated", "http_5xx", "http_429", "client_4xx", "not_sent",
+    "shed",
+]  # fmt: skip
 
 
 class Outcome(msgspec.Struct, frozen=True, gc=False):
     """One request. Times are ms from when it was sent; `late_ms` is how long after its due time `at_s` that was.
 
     `ok`: a stream ended with [DONE] and no error in it, or a plain answer was whole JSON with a choice. `error` says
-    why not; `not_sent` means too many were open. `ttft_ms` is for streams. The last four come from the gateway's
-    response headers; `table` is "epoch.version".
+    why not; `not_sent` means too many were open, `shed` that a gateway refused it so that others are in time. `ttft_ms`
+    is for streams. The last five come from the gateway's response headers; `table` is "epoch.version", `taken_as` the
+    class it was taken as of.
     """
 
     at_s: float
@@ -32,6 +34,12 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
     region: str | None = None
     attempts: int | None = None
     table: str | None = None
+    taken_as: str | None = None
+
+    @property
+    def latency_ms(self) -> float | None:
+        """What an SLO is about: the first token of a stream, else the whole answer."""
+        return self.ttft_ms if self.stream else self.total_ms
 
 
 class Counters:
@@ -43,6 +51,7 @@ class Counters:
         self.ok = 0
         self.failed = 0
         self.not_sent = 0
+        self.shed = 0
         self.errors: Counter[str] = Counter()
 
     def add(self, outcome: Outcome) -> None:
@@ -51,6 +60,8 @@ class Counters:
             return
         if outcome.error == "not_sent":
             self.not_sent += 1
+        elif outcome.error == "shed":
+            self.shed += 1
         else:
             self.failed += 1
         self.errors[outcome.error or "unknown"] += 1

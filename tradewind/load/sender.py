@@ -9,12 +9,13 @@ import msgspec
 
 from tradewind.load.drive import Shot, Target
 from tradewind.load.outcome import ErrorKind, Outcome
-from tradewind.pretend.settings import ORIGIN_HEADER
+from tradewind.pretend.settings import CLASS_HEADER, ORIGIN_HEADER
 
 CONNECT_TIMEOUT_S = 3.0
 SILENCE_TIMEOUT_S = 15.0  # longest wait for headers, and between two pieces of an answer
 TOTAL_TIMEOUT_S = 120.0
 PROMPT_CHARS_MAX = 4_000  # a longer prompt costs the machine of a demo more than it shows
+SHED_HEADER = "x-tradewind-shed"
 _DONE = b"data: [DONE]"
 _ERROR_EVENT = b'data: {"error"'
 _TAIL = 64
@@ -78,6 +79,7 @@ class HttpSender:
                 "Authorization": bearer,
                 "Content-Type": "application/json",
                 ORIGIN_HEADER: target.origin,
+                CLASS_HEADER: target.cls,
             }
         return self._headers[target]
 
@@ -97,7 +99,8 @@ class _Attempt:
         self._response = response
         if response.status != 200:
             await response.read()
-            return self._outcome(_kind_of_status(response.status))
+            shed = SHED_HEADER in response.headers
+            return self._outcome("shed" if shed else kind_of_status(response.status))
         whole = await (self._read_stream(response) if self._shot.stream else _is_whole(response))
         return self._outcome(None if whole else "truncated")
 
@@ -137,6 +140,7 @@ class _Attempt:
             region=headers.get("x-tradewind-region"),
             attempts=int(attempts) if attempts.isdecimal() else None,
             table=headers.get("x-tradewind-table"),
+            taken_as=headers.get("x-tradewind-class"),
         )
 
 
@@ -166,7 +170,7 @@ def kind_of_error(error: Exception, *, answered: bool) -> ErrorKind:
     return "truncated" if answered else "reset"
 
 
-def _kind_of_status(status: int) -> ErrorKind:
+def kind_of_status(status: int) -> ErrorKind:
     if status == 429:
         return "http_429"
     return "client_4xx" if 400 <= status < 500 else "http_5xx"

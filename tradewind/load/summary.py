@@ -8,7 +8,7 @@ import numpy as np
 
 from tradewind.load.outcome import Outcome
 
-Measure = Literal["total_ms", "ttft_ms"]
+Measure = Literal["total_ms", "ttft_ms", "latency_ms"]
 
 
 class Summary(msgspec.Struct, frozen=True):
@@ -21,6 +21,7 @@ class Summary(msgspec.Struct, frozen=True):
     p50_ms: float | None
     p95_ms: float | None
     p99_ms: float | None
+    shed: int = 0
 
 
 class Phases(msgspec.Struct, frozen=True):
@@ -45,7 +46,9 @@ def summarise(outcomes: Iterable[Outcome], measure: Measure = "total_ms") -> Sum
     values = [value for one in ok if (value := getattr(one, measure)) is not None]
     p50_ms, p95_ms, p99_ms = (quantile_ms(values, q) for q in (0.5, 0.95, 0.99))
     not_sent = sum(one.error == "not_sent" for one in held)
-    return Summary(len(held), len(ok), len(held) - len(ok) - not_sent, not_sent, p50_ms, p95_ms, p99_ms)
+    shed = sum(one.error == "shed" for one in held)
+    failed = len(held) - len(ok) - not_sent - shed
+    return Summary(len(held), len(ok), failed, not_sent, p50_ms, p95_ms, p99_ms, shed)
 
 
 def quantile_ms(values_ms: Sequence[float], q: float) -> float | None:

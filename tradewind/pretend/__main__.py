@@ -8,6 +8,7 @@ import signal
 import stat
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from streams.runtime import clock
 from tradewind.pretend.endpoint import Endpoint
@@ -105,6 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--chunk-ms", type=float, help="distance of a stream's chunks")
     add("--grace-s", type=float, help="how long open requests may run on after SIGTERM")
     add("--rtt", action="append", metavar="ORIGIN=MS", help="the way from an origin; may be given again")
+    add("--ledger", type=Path, metavar="FILE", help="append a line there for each request received")
     add("--seed", type=int, help="seed of the noise")
     add("--stop-on-stdin-eof", action="store_true", help="stop when stdin closes, as it does when the parent dies")
     return parser

@@ -12,7 +12,8 @@ from aiohttp import web
 from tradewind.pretend import metrics, shape
 from tradewind.pretend.engine import Engine, QueueFull, Run
 from tradewind.pretend.faults import FaultOrder, FaultSwitch, parse_order
-from tradewind.pretend.settings import HOST, ORIGIN_HEADER, EndpointSettings
+from tradewind.pretend.ledger import Ledger, Received
+from tradewind.pretend.settings import CLASS_HEADER, HOST, ORIGIN_HEADER, EndpointSettings
 
 DEAD_EXIT_CODE = 86
 BODY_BYTES_MAX = 512 * 1024
@@ -42,6 +43,7 @@ class Endpoint:
         self._engine = Engine(settings, random.Random(settings.seed), monotonic_s)
         self._faults = FaultSwitch(self._turn, monotonic_s)
         self._answers = 0
+        self._ledger = Ledger(settings.ledger)
         self._runner = web.AppRunner(
             self._app(), access_log=None, handler_cancellation=True, shutdown_timeout=settings.grace_s
         )
@@ -65,6 +67,7 @@ class Endpoint:
         await self._faults.close()
         await self._runner.cleanup()
         await self._admin_runner.cleanup()
+        self._ledger.close()
 
     def _app(self) -> web.Application:
         app = web.Application(middlewares=[self._guard], client_max_size=BODY_BYTES_MAX)
@@ -125,8 +128,9 @@ class Endpoint:
             raise _BrokenOff
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
-        settings = self._settings
-        if (rtt_ms := self._rtt_ms.get(request.headers.get(ORIGIN_HEADER, ""))) is not None:
+        settings, origin = self._settings, request.headers.get(ORIGIN_HEADER, "")
+        self._ledger.note(Received(self._now_s(), origin, request.headers.get(CLASS_HEADER, "")))
+        if (rtt_ms := self._rtt_ms.get(origin)) is not None:
             await asyncio.sleep(rtt_ms / 1000.0)
         ask = shape.parse_ask(await request.read(), settings.models, settings.max_model_tokens)
         try:

@@ -1,10 +1,13 @@
 """What one pretend endpoint is: its name, ports, models, speed and limits."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from tradewind.pretend import curve
 
 ORIGIN_HEADER = "x-pretend-origin"
+CLASS_HEADER = "x-pretend-class"
+"""What a caller asked as. It passes gateways unread: so an endpoint knows it from the caller alone."""
 HOST = "127.0.0.1"  # loopback only: the fault path would let anyone stop the process
 
 
@@ -30,6 +33,7 @@ class EndpointSettings:
     chunk_ms: float = 40.0  # tokens of a stream are sent in groups about this far apart: one timer for many tokens
     grace_s: float = 3.0  # how long open requests may still run after SIGTERM
     seed: int = 1
+    ledger: Path | None = None  # where to write down who was received
     rtt_ms: tuple[tuple[str, float], ...] = ()  # the way from each origin; a request names its own in ORIGIN_HEADER
 
     def __post_init__(self) -> None:

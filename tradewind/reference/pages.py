@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -10,7 +11,10 @@ import msgspec
 from prometheus_client import Counter, Gauge, Histogram
 from prometheus_client.metrics import MetricWrapperBase
 
+from router_sync.actuators.entry import Entry
+from router_sync.actuators.kinds import KINDS, Kind
 from router_sync.gateway.config import GatewayConfig
+from router_sync.gateway.secret import Reference
 from streams import signals
 from streams.contract.records import Budget, Endpoint, Fleet, Origin, Policy, RequestClass, Rule, Service
 from streams.contract.rights import ROLES, Role
@@ -20,6 +24,7 @@ from tradewind.reference.commands import cli_page
 from tradewind.reference.markdown import anchor, cell, prose, table
 from tradewind.reference.structs import attribute_docs, fields, inside, section, sections
 from tradewind.reference.words import default_in_words, kind_of
+from tradewind.world.scenario import Scenario
 
 _HEAD: Final = "<!-- Written by `make reference`: edit the code it comes from. -->\n"
 _HOUR_S, _DAY_S = 3600, 86400
@@ -35,6 +40,8 @@ def pages(decisions: Path | None = None) -> dict[str, str]:
         "settings.md": settings_page(),
         "gateway.md": gateway_page(),
         "fleet.md": fleet_page(),
+        "actuators.md": actuators_page(),
+        "scenario.md": scenario_page(),
         "topics.md": topics_page(),
         "metrics.md": metrics_page(),
         "rights.md": rights_page(),
@@ -82,6 +89,33 @@ def fleet_page() -> str:
     return (
         "# Fleet file\n\nThe sections of `tradewind.yaml` that say what there is: services, origins, endpoints. "
         "`tradewind fleet check FILE` names every problem with its line.\n\n" + _NAMES + "\n\n".join(parts)
+    )
+
+
+def actuators_page() -> str:
+    """The section of actuators: what all entries have in common, and each kind with what it adds."""
+    kinds = "\n\n".join(_kind(name, kind) for name, kind in KINDS.items())
+    return (
+        "# Actuators\n\nThe section `actuators:` of `tradewind.yaml`: `mode` (`dry_run` or `act`, default `dry_run`) "
+        "and `pools`, a list of entries. Unknown fields are refused. How to begin: [Actuators](../actuators.md).\n\n"
+        + section(Entry)
+        + f"\n\n{kinds}\n\n{section(Reference)}"
+    )
+
+
+def _kind(name: str, kind: Kind) -> str:
+    """The fields of a kind that are not everybody's, below what its file says of it."""
+    says = inspect.getdoc(inspect.getmodule(kind.entry)) or ""
+    return f"## {name}\n\n{says}\n\n{fields(kind.entry, besides=Entry)}"
+
+
+def scenario_page() -> str:
+    """What a scenario file for `tradewind replay` may say."""
+    return (
+        "# Scenario file\n\nWhat happens in a world that `tradewind replay FILE` lives through. Besides what is below "
+        "it has `fleet`: services, origins and endpoints ([fleet file](fleet.md)), or the name of such a file beside "
+        "this one; each endpoint has a pool of its own. Lengths of time are written as in `90s`, `30m`, `9h30m`; `at` "
+        "is one after the start. [Replay](../replay.md) has an example.\n\n" + sections(Scenario)
     )
 
 

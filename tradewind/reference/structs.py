@@ -29,14 +29,15 @@ def section(kind: type[msgspec.Struct], level: int = 2) -> str:
     return f"{'#' * level} {kind.__name__}\n\n{prose(kind.__doc__ or '')}\n\n{fields(kind)}"
 
 
-def fields(kind: type[msgspec.Struct]) -> str:
-    """A row for each field of a struct."""
+def fields(kind: type[msgspec.Struct], besides: type[msgspec.Struct] | None = None) -> str:
+    """A row for each field of a struct, without those that it has as `besides` has them."""
     docs, hints = attribute_docs(kind), get_type_hints(kind, include_extras=True)
     return table(
         HEAD,
         (
             [f"`{f.encode_name}`", kind_of(_schema(hints[f.name])), _default(f), cell(docs.get(f.name, ""))]
             for f in msgspec.structs.fields(kind)
+            if besides is None or f.name == "kind" or f not in msgspec.structs.fields(besides)
         ),
     )
 

@@ -9,6 +9,7 @@ import msgspec
 
 from streams.contract.records import Name, Url
 from tradewind.reference.markdown import anchor
+from tradewind.world.scenario import Length
 
 Schema = Mapping[str, Any]
 _ENDLESS: Final = 1e9
@@ -90,6 +91,7 @@ _KINDS: Final[Mapping[str, Callable[[Schema], str]]] = {
 _KNOWN: Final = {
     msgspec.json.schema(Name)["pattern"]: "name",
     msgspec.json.schema(Url)["pattern"]: "URL",
+    msgspec.json.schema(Length)["pattern"]: "length of time",
     r"^[A-Z]{2}$(?!\n)": "two capital letters",
 }
 

@@ -17,7 +17,7 @@ from tradewind.running import Process
 
 READY_S = 60.0
 ROOMS = ("streams", "router")
-WORKER_PORTS = {"streams": 9464, "router": 9465}
+WORKER_PORTS = {"streams": 9464, "router": 9465, "actuators": 9466}
 _DRAIN_S = 10.0
 _LONG_LOG_BYTES = 10_000_000
 _LEAVES_S = 8.0
@@ -27,20 +27,31 @@ _FOR_EVER = Patience(most=1_000_000)
 
 
 class Children:
-    """Starts workers and gateways, keeps them there, and ends them in order: gateways first.
+    """Starts workers, actuators and gateways, keeps them there, and ends them in order: gateways first.
 
-    Of `environ` workers do not get what is `not_for_workers`: credentials of endpoints are the gateways' alone.
+    Of `environ` each gets what is not others' alone: variables `of_gateways` hold credentials of endpoints, those
+    `of_actuators` secrets of whoever changes capacity.
     """
 
     def __init__(
-        self, settings: Settings, environ: Mapping[str, str], *, not_for_workers: Collection[str] = ()
+        self,
+        settings: Settings,
+        environ: Mapping[str, str],
+        *,
+        of_gateways: Collection[str] = (),
+        of_actuators: Collection[str] = (),
     ) -> None:
         state_dir = settings.state_dir.absolute()
-        fewer = {name: value for name, value in environ.items() if name not in not_for_workers}
         _put_aside(state_dir / "log")
         self._settings, self._run = settings, state_dir / "run"
-        self._workers = Processes(state_dir / "log", environ=environment_for(settings, fewer))
-        self._gateways = Processes(state_dir / "log", environ=environment_for(settings, environ))
+
+        def processes(*theirs: str) -> Processes:
+            hidden = ({*of_gateways} | {*of_actuators}) - {*theirs}
+            seen = {name: value for name, value in environ.items() if name not in hidden}
+            return Processes(state_dir / "log", environ=environment_for(settings, seen))
+
+        self._workers = processes()
+        self._actuators, self._gateways = processes(*of_actuators), processes(*of_gateways)
         self._admin: dict[str, tuple[str, str]] = {}
         """Name to role and where it tells of itself."""
         self._ports: set[int] = set()
@@ -48,10 +59,14 @@ class Children:
         self.urls: dict[str, str] = {}
         """Origin to its gateway's url."""
 
-    async def start(self, gateways: Mapping[str, Mapping[str, Any]]) -> None:
-        """Comes back when all are ready; `gateways` is origin to the fields of its config. Raises Stop."""
+    async def start(
+        self, gateways: Mapping[str, Mapping[str, Any]], actuators: Mapping[str, Any] | None = None
+    ) -> None:
+        """Comes back when all are ready; `gateways` is origin to the fields of its config, `actuators` a file's section
+        as a file of its own (None: nobody carries plans out). Raises Stop."""
         self._ports |= {int(fields["port"]) for fields in gateways.values()}
         works = [self._worker(room) for room in ROOMS]
+        works += [self._carrying_out(actuators)] if actuators is not None else []
         works += [self._gateway(origin, fields) for origin, fields in gateways.items()]
         await together(*works)
 
@@ -60,6 +75,12 @@ class Children:
         self._admin[name] = (room, f"http://{_asked_at(self._settings.host)}:{port}")
         words = ["worker", room, "--port", str(port)]
         await self._workers.start(name, "tradewind", *words, ready=self._ready(name), deadline_s=READY_S)
+
+    async def _carrying_out(self, section: Mapping[str, Any]) -> None:
+        port, name = self._take(WORKER_PORTS["actuators"]), "worker-actuators"
+        self._admin[name] = ("actuators", f"http://{_asked_at(self._settings.host)}:{port}")
+        words = ["worker", "actuators", "--port", str(port), "--config", str(self._written(name, section))]
+        await self._actuators.start(name, "tradewind", *words, ready=self._ready(name), deadline_s=READY_S)
 
     async def _gateway(self, origin: str, fields: Mapping[str, Any]) -> None:
         name, host = f"gateway-{origin}", str(fields.get("host", LOOPBACK))
@@ -90,12 +111,14 @@ class Children:
     async def keep(self, told: Callable[[News], None], also: tuple[Kept, ...]) -> None:
         """Never comes back: what dies is started again, and `told` hears of it."""
         await together(
-            self._workers.keep(told, also=also, patience=_FOR_EVER), self._gateways.keep(told, patience=_FOR_EVER)
+            self._workers.keep(told, also=also, patience=_FOR_EVER),
+            self._actuators.keep(told, patience=_FOR_EVER),
+            self._gateways.keep(told, patience=_FOR_EVER),
         )
 
     def listed(self) -> tuple[Process, ...]:
         """Those that were started, with their process ids now."""
-        children = (*self._workers.children, *self._gateways.children)
+        children = (*self._workers.children, *self._actuators.children, *self._gateways.children)
         return tuple(
             Process(name=c.name, role=self._admin[c.name][0], pid=c.pid or 0, admin_url=self._admin[c.name][1])
             for c in children
@@ -105,10 +128,10 @@ class Children:
         """Ends gateways when their requests are done, then workers; when cancelled, all at once."""
         try:
             await self._gateways.stop(self._drain_s + _LEAVES_S)
-            await self._workers.stop(_LEAVES_S)
+            await asyncio.gather(self._workers.stop(_LEAVES_S), self._actuators.stop(_LEAVES_S))
         finally:
-            self._gateways.kill()
-            self._workers.kill()
+            for processes in (self._gateways, self._actuators, self._workers):
+                processes.kill()
 
 
 async def together(*works: Awaitable[object]) -> None:

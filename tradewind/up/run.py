@@ -16,6 +16,7 @@ from streams.contract.records import Fleet
 from streams.runtime import clock
 from streams.settings import Settings
 from tradewind import running
+from tradewind.config import actuators
 from tradewind.config.whole import Whole
 from tradewind.up import credentials
 from tradewind.up.children import Children, referenced, together
@@ -125,7 +126,8 @@ class Up:
     @contextlib.asynccontextmanager
     async def _children(self) -> AsyncIterator[Children]:
         upstreams = self.whole.gateway.fields.get("upstreams") or {}
-        children = Children(self.settings, self._environ, not_for_workers=referenced(upstreams))
+        of_actuators = actuators.referenced(self.whole.actuators)
+        children = Children(self.settings, self._environ, of_gateways=referenced(upstreams), of_actuators=of_actuators)
         try:
             yield children
         finally:
@@ -143,7 +145,11 @@ class Up:
         await ensure_topics(self.settings, self._say)
         self.fleet = await publish_next(self.whole.fleet, self.settings)
         self._say(f"starting workers and {len(ports)} gateway{'s' * (len(ports) != 1)}")
-        await children.start({origin: self._gateway(origin, port) for origin, port in ports.items()})
+        section = self.whole.actuators
+        await children.start(
+            {origin: self._gateway(origin, port) for origin, port in ports.items()},
+            actuators.written(section) if section is not None else None,
+        )
 
     def _gateway(self, origin: str, port: int) -> dict[str, Any]:
         """Fields of one gateway's config."""
