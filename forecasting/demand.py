@@ -7,8 +7,9 @@
                                trees ◄─ refit ◄─ lessons     (in a process beside the loop, once a day)
 ```
 
-Hours of state come back from the demand topic, a week of each series from its history: see decision 16. What is learnt
-waits for the first view, so that it does not matter which of the two was read first.
+A series is spoken of from its first whole minute on: what is not known of it yet, the trees that were shipped know of
+others. Hours of state come back from the demand topic, a week of each series from its history: see decision 16. What is
+learnt waits for the first view, so that it does not matter which of the two was read first.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from forecasting.lessons import Lessons
+from forecasting.lessons import MOST, Lessons
 from forecasting.minutes import IDLE, MINUTE_S, SERIES, Key, Minutes
 from forecasting.models.fit import can_fit, refit
-from forecasting.models.many import RESIDUALS, Many
+from forecasting.models.many import JUDGED_S, RESIDUALS, Many
 from forecasting.models.trees import Trees, unpacked
 from forecasting.protocol import QUANTILES, Floats, Forecast, Forecasters
 from streams.contract.errors import shown
@@ -36,13 +37,19 @@ GRACE_S: Final = 10.0
 """A minute is closed this long after its end: slots may grow for some seconds, and have to come here."""
 MEMORY_S: Final = (RESIDUALS + 1) * MINUTE_S + HORIZONS_S[-1]
 """What the longest horizon's residuals look back on: a restart reads as much of the demand topic."""
-BLOCK: Final = 64
-"""Series that learn together; their state fits a processor's cache."""
-STAGGER_S: Final = 0.1
+BLOCK: Final = 16
+"""Series that learn together: fewer cost more each, more cost a small fleet for places nobody lives in."""
+STAGGER_S: Final = 0.02
 """Blocks learn one after the other, so that twenty thousand series never hold up the loop for seconds."""
-REFIT_S: Final = 24 * 3600.0
+AT_ONCE: Final = 400
+"""Minutes of blocks learnt in one go, about a second's work: a restart of many series is spread over ticks."""
+REFIT: Final = 24 * 60
+"""Minutes from one fit of trees to the next; lessons are spread over twice as many."""
+LEAST_LESSONS: Final = 5000
 REFIT_WITHIN_S: Final = 120.0
 _HOUR: Final = 60
+_WORDS: Final = len(HORIZONS_S) * 2 * REFIT / (JUDGED_S / MINUTE_S)
+"""Of a series in two days."""
 
 
 def ensemble() -> Forecasters:
@@ -109,9 +116,11 @@ class ExpectDemand:
         for position, record, stamp_s in _stamped(heard):
             match record:
                 case Demand() if record.slot_s > MINUTE_S:
-                    yield Refusal(position, "slot_s", shown(record.slot_s), "is longer than the minute it is summed over")
+                    reason = "is longer than the minute it is summed over"
+                    yield Refusal(position, "slot_s", shown(record.slot_s), reason)
                 case Demand() if record.at_s > stamp_s + MINUTE_S:
-                    yield Refusal(position, "at_s", shown(record.at_s), "is more than a minute ahead of its own message")
+                    reason = "is more than a minute ahead of its own message"
+                    yield Refusal(position, "at_s", shown(record.at_s), reason)
                 case DemandHistory() if record.first_at_s % record.slot_s:
                     yield Refusal(position, "first_at_s", shown(record.first_at_s), "is no whole multiple of slot_s")
 
@@ -125,14 +134,22 @@ class ExpectDemand:
         return state
 
     def advance(self, state: Expected, now_s: float) -> Expected:
-        """Close the minutes that are over; blocks whose turn it is learn them."""
+        """Close the minutes that are over; blocks whose turn it is learn them, and speak when they have caught up."""
         state.minutes.close(now_s - self.grace_s)
-        self._revive(state)
+        if not state.blocks:
+            _revive(state)
         self._found(state)
-        spoken = [number for number, block in enumerate(state.blocks) if self._learn(state, number, block, now_s)]
+        spoken, left = [], AT_ONCE
+        for number, block in enumerate(state.blocks):
+            due = min(state.minutes.next or 0, int((now_s - self.grace_s - number * STAGGER_S) // MINUTE_S))
+            last = min(due, block.next + left)
+            if last > block.next:
+                left -= last - block.next
+                _learn(state, block, last)
+                spoken += [number] if last == due else []
         if spoken:
             state.spoken, state.spoken_at_s = spoken, now_s
-        state.minutes.taught(min((block.next for block in state.blocks), default=0))
+        state.minutes.taught(min((block.next for block in state.blocks), default=state.minutes.next or 0))
         return state
 
     def urgent(self, state: Expected) -> bool:
@@ -156,7 +173,7 @@ class ExpectDemand:
 
     def question(self, state: Expected) -> Question | None:
         """A refit, once a day, when there is enough to learn from."""
-        if not self.refits or not state.lessons.due(REFIT_S):
+        if not self.refits or not state.lessons.due(REFIT, LEAST_LESSONS):
             return None
         return Question(refit, (state.lessons.rows(),), REFIT_WITHIN_S)
 
@@ -168,43 +185,41 @@ class ExpectDemand:
             block.model.adopt(state.trees)
         return state
 
-    # ------------------------------------------------------------ learning
-
-    def _revive(self, state: Expected) -> None:
-        """Give series that sleep, and had demand within a day, their place back: from the first minute to learn on."""
-        minutes = state.minutes
-        if not minutes.closed:
-            return
-        first = min(minutes.closed)
-        for key in sorted(key for key in state.histories if key not in minutes.places):
-            asked = state.histories[key].asked
-            if first - asked < IDLE and (place := minutes.settle(key, first, asked)) is not None:
-                minutes.closed[first].born.append(place)
-
     def _found(self, state: Expected) -> None:
         """Blocks for all places there are."""
         while len(state.blocks) * BLOCK < len(state.minutes.keys):
             begin = len(state.blocks) * BLOCK
             places = np.arange(begin, begin + BLOCK)
-            first = min((m for m, minute in state.minutes.closed.items() if minute.born), default=0)
+            first = min(minute for minute, closed in state.minutes.closed.items() if closed.born)
             state.blocks.append(Block(self.model(), places, first))
             if state.trees is not None:
                 state.blocks[-1].model.adopt(state.trees)
 
-    def _learn(self, state: Expected, number: int, block: Block, now_s: float) -> bool:
-        """Teach `block` the closed minutes whose turn has come; whether there were any."""
-        last = min(state.minutes.next or 0, int((now_s - self.grace_s - number * STAGGER_S) // MINUTE_S))
-        began = block.next
-        for minute in range(began, last):
-            closed = state.minutes.closed[minute]
-            born = [place - block.places[0] for place in closed.born if place in block.places]
-            if born:
-                block.model.reset(np.array(born, np.intp))
-            state.lessons.take(block.model.learn(minute, closed.values(block.places)), block.places)
-            for row in born:
-                _recall(state, block, row)
-        block.next = max(began, last)
-        return block.next > began
+
+def _revive(state: Expected) -> None:
+    """Give series that sleep, and had demand within a day, their place back: from the first minute to learn on."""
+    minutes = state.minutes
+    if not minutes.closed:
+        return
+    first = min(minutes.closed)
+    for key in sorted(state.histories.keys() - minutes.places.keys()):
+        asked = state.histories[key].asked
+        if first - asked < IDLE and (place := minutes.settle(key, first, asked)) is not None:
+            minutes.closed[first].born.append(place)
+
+
+def _learn(state: Expected, block: Block, last: int) -> None:
+    """Teach `block` the closed minutes up to `last`."""
+    share = min(1.0, MOST / (_WORDS * len(state.minutes.keys)))
+    for minute in range(block.next, last):
+        closed = state.minutes.closed[minute]
+        born = [place - int(block.places[0]) for place in closed.born if place in block.places]
+        if born:
+            block.model.reset(np.array(born, np.intp))
+        state.lessons.take(block.model.learn(minute, closed.values(block.places)), block.places, share)
+        for row in born:
+            _recall(state, block, row)
+    block.next = last
 
 
 def _recall(state: Expected, block: Block, row: int) -> None:
@@ -257,7 +272,13 @@ def _history(key: Key, row: int, block: Block, now_s: float) -> DemandHistory:
     mean_s = block.model.mean_s
     rpm = tuple(None if mean != mean else round(mean, 3) for mean in means.tolist())
     return DemandHistory(
-        service=service, origin=origin, class_=class_, made_at_s=now_s, slot_s=mean_s, first_at_s=first * mean_s, rpm=rpm
+        service=service,
+        origin=origin,
+        class_=class_,
+        made_at_s=now_s,
+        slot_s=mean_s,
+        first_at_s=first * mean_s,
+        rpm=rpm,
     )
 
 

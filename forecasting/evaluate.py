@@ -18,10 +18,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from forecasting.models.many import Judged, Many, Word
+from forecasting.models.many import Many, Word
 from forecasting.models.past import SPIKE
 from forecasting.models.weights import pinball
-from forecasting.protocol import QUANTILES, Floats
+from forecasting.protocol import QUANTILES, Floats, Judged
 from forecasting.traces import Trace
 
 PAST: Final = 0.6
@@ -60,7 +60,7 @@ class Panel:
 
 
 def panels(traces: Sequence[Trace], horizons_s: Sequence[float]) -> list[Panel]:
-    """Series of equal slots and nearly equal length; the longer ones of a panel lose their oldest slots, 2 % at most."""
+    """Series of equal slots and nearly equal length; longer ones of a panel lose their oldest slots, 2 % at most."""
     made: list[Panel] = []
     for step_s in sorted({trace.step_s for trace in traces}):
         ahead_s = tuple(h for h in horizons_s if h >= step_s)
@@ -85,10 +85,10 @@ class Said:
     provide: Floats
     spike: Floats
     spiked: Floats
-    """1: some slot up to the horizon was above twice the hour before; 0: none; NaN: it was a spike already, or a gap."""
+    """1: some slot up to the horizon was above twice the hour before; 0: none; NaN: a gap, or it was one already."""
 
 
-def walk(model: Many, panel: Panel, begin: int, end: int, each: Callable[[int, list[Judged]], None]) -> None:
+def walk(model: Many, panel: Panel, begin: int, end: int, each: Callable[[int, Sequence[Judged]], None]) -> None:
     """Teach `model` slots `begin` to `end`; after each, `each(slot, judged)`."""
     for slot in range(begin, end):
         each(slot, model.learn(slot, panel.values[slot]))
@@ -128,7 +128,7 @@ def _said(panel: Panel, words: list[tuple[Word, Floats, Floats]], tellers: Seque
 
 
 def _ahead(panel: Panel, origins: int) -> tuple[Floats, Floats]:
-    """[origin, series, horizon] of what came at the horizon, and of the most up to it; NaN: a gap, or beyond the end."""
+    """[origin, series, horizon] of what came at the horizon, and of the most up to it; NaN: a gap, or past the end."""
     values = np.pad(panel.values, ((0, max(panel.lags)), (0, 0)), constant_values=np.nan)
     first = panel.past - 1
     moved = [values[first + n : first + n + origins] for n in range(1, max(panel.lags) + 1)]
@@ -196,7 +196,7 @@ def capacity(said: Floats) -> Callable[[float], Floats]:
 
 
 def over_at_unmet(truth: Floats, by_margin: Callable[[float], Floats]) -> float:
-    """ov1: over-provisioned share of demand, at the least margin up to 10 that leaves 1 % of demand unmet, in hindsight.
+    """ov1: over-provisioned share of demand, at the least margin (up to 10) that leaves 1 % unmet, in hindsight.
 
     Where that does not do, what ten-fold costs: less than it ought to.
     """

@@ -3,67 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Final, Protocol
+from dataclasses import fields
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from forecasting.models.features import FEATURES
-from forecasting.protocol import Floats
+from forecasting.protocol import Examples, Judged
 
 MOST: Final = 60_000
 _PARTS: Final = 4000
 _HORIZONS: Final = 64
 _SPREAD: Final = np.uint64(0x9E3779B97F4A7C15)
+_ARRAYS: Final = fields(Examples)
 
 
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """Words said, and what came: arrays [row], numbers over the series' scale when the word was said."""
-
-    features: Floats
-    """[row, feature]"""
-    truth: Floats
-    median: Floats
-    """What the classical ensemble's median was."""
-    floor: Floats
-    """What lv_add's word cost: rows of series that are hard to tell weigh less."""
-    spike: NDArray[np.bool_]
-    """Whether a slot up to the horizon exceeded twice the hour before."""
-    cell: NDArray[np.int64]
-    """Which series and horizon."""
-
-    def __len__(self) -> int:
-        return len(self.truth)
-
-    def picked(self, which: NDArray[np.bool_]) -> Rows:
-        """Those rows alone."""
-        return Rows(*(getattr(self, name)[which] for name in self.__slots__))
-
-
-class Judged(Protocol):
-    """Words said at one slot, and what came at one horizon."""
-
-    slot: int
-    horizon: int
-    known: NDArray[np.intp]
-    """The series whose truth is known."""
-
-    def rows(self, series: NDArray[np.intp], cells: NDArray[np.int64]) -> Rows:
-        """The rows of `series`, which are `cells`."""
-        ...
-
-
-def none() -> Rows:
+def none() -> Examples:
     """No rows."""
     zero = np.zeros(0, np.float32)
-    return Rows(np.zeros((0, len(FEATURES)), np.float32), zero, zero, zero, np.zeros(0, np.bool_), np.zeros(0, np.int64))
+    return Examples(
+        features=np.zeros((0, len(FEATURES)), np.float32),
+        truth=zero,
+        median=zero,
+        floor=zero,
+        spike=np.zeros(0, np.bool_),
+        cell=np.zeros(0, np.int64),
+    )
 
 
-def joined(parts: list[Rows]) -> Rows:
+def joined(parts: list[Examples]) -> Examples:
     """All rows of `parts`, in their order."""
-    return Rows(*(np.concatenate([getattr(part, name) for part in parts]) for name in Rows.__slots__))
+    return Examples(**{each.name: np.concatenate([getattr(part, each.name) for part in parts]) for each in _ARRAYS})
+
+
+def newest(examples: Examples, most: int) -> Examples:
+    """The last `most` rows."""
+    return Examples(**{each.name: getattr(examples, each.name)[-most:] for each in _ARRAYS})
 
 
 def lot(slot: int, cells: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -78,7 +54,7 @@ class Lessons:
 
     def __init__(self, most: int = MOST) -> None:
         self.most = most
-        self._parts: list[Rows] = []
+        self._parts: list[Examples] = []
         self._count = 0
         self.newest: int | None = None
         self.fitted: int | None = None
@@ -96,9 +72,9 @@ class Lessons:
             if self.fitted is None:
                 self.fitted = each.slot
             if lucky.any():
-                self._keep(each.rows(each.known[lucky], cells[lucky]))
+                self._keep(each.examples(each.known[lucky], cells[lucky]))
 
-    def rows(self) -> Rows:
+    def rows(self) -> Examples:
         """All of them."""
         return joined(self._parts) if self._parts else none()
 
@@ -115,10 +91,9 @@ class Lessons:
         """A fit was made from the rows of now."""
         self.fitted = self.newest
 
-    def _keep(self, part: Rows) -> None:
+    def _keep(self, part: Examples) -> None:
         self._parts.append(part)
         self._count += len(part)
         if self._count > self.most + self.most // 8 or len(self._parts) > _PARTS:
-            whole = joined(self._parts)
-            whole = whole.picked(np.arange(max(0, len(whole) - self.most), len(whole)))
+            whole = newest(joined(self._parts), self.most)
             self._parts, self._count = [whole], len(whole)

@@ -15,10 +15,11 @@ from typing import Final
 import numpy as np
 
 from forecasting.evaluate import Panel, panels, walk
-from forecasting.lessons import Lessons, Rows, joined
+from forecasting.lessons import Lessons, joined
 from forecasting.models.fit import refit
 from forecasting.models.many import Many
 from forecasting.models.trees import Trees, save, unpacked
+from forecasting.protocol import Examples
 from forecasting.traces import read
 
 HORIZONS_S: Final = (300.0, 600.0, 1800.0, 3600.0)
@@ -28,8 +29,8 @@ SHIPPED: Final = Path(__file__).parent / "models" / "shipped.npz"
 Progress = Callable[[str], None]
 
 
-def learned(panel: Panel, trees: dict[str, Trees] | None, places: int) -> tuple[Many, Rows]:
-    """A model that has lived the past of `panel`, and what there was to learn; its series are places from `places` on."""
+def learned(panel: Panel, trees: dict[str, Trees] | None, places: int) -> tuple[Many, Examples]:
+    """A model that has lived the past of `panel`, and what there was to learn; `places`: the number of its first series."""
     model = Many(len(panel.traces), panel.step_s, panel.lags, trees)
     lessons, share = Lessons(most=sys.maxsize), min(1.0, EACH * model.every / max(panel.past, 1))
     at = np.arange(places, places + len(panel.traces))
@@ -39,7 +40,7 @@ def learned(panel: Panel, trees: dict[str, Trees] | None, places: int) -> tuple[
 
 def pasts(
     made: Sequence[Panel], trees: dict[str, Trees] | None, progress: Progress
-) -> tuple[list[Many], list[Rows]]:
+) -> tuple[list[Many], list[Examples]]:
     """Models and rows of all panels."""
     models, rows, places = [], [], 0
     for panel in made:
@@ -51,7 +52,7 @@ def pasts(
     return models, rows
 
 
-def fitted(rows: Rows) -> dict[str, Trees]:
+def fitted(rows: Examples) -> dict[str, Trees]:
     """Trees by name."""
     return {name: unpacked(arrays) for name, arrays in refit(rows).items()}
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from forecasting.models.trees import Trees
 
 Floats = NDArray[np.float32]
 Rows = NDArray[np.intp]
@@ -53,6 +55,49 @@ class Forecast:
     """[series] whether it is known for less than a day."""
 
 
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """Words said, and what came: arrays [row], numbers over the series' scale when the word was said."""
+
+    features: Floats
+    """[row, feature]"""
+    truth: Floats
+    median: Floats
+    """What the classical ensemble's median was."""
+    floor: Floats
+    """What lv_add's word cost: rows of series that are hard to tell weigh less."""
+    spike: NDArray[np.bool_]
+    """Whether a slot up to the horizon exceeded twice the hour before."""
+    cell: NDArray[np.int64]
+    """Which series and horizon."""
+
+    def __len__(self) -> int:
+        return len(self.truth)
+
+
+class Judged(Protocol):
+    """Words said of all series at one slot, and what came at one horizon."""
+
+    @property
+    def slot(self) -> int:
+        """When they were said."""
+        ...
+
+    @property
+    def horizon(self) -> int:
+        """Which of the model's horizons has come."""
+        ...
+
+    @property
+    def known(self) -> Rows:
+        """The series whose truth is known."""
+        ...
+
+    def examples(self, series: Rows, cells: NDArray[np.int64]) -> Examples:
+        """Those of `series`, which are `cells`."""
+        ...
+
+
 class Forecasters(Protocol):
     """A model of many series that share one clock: row by row one series each, in arrays [series].
 
@@ -61,15 +106,20 @@ class Forecasters(Protocol):
 
     name: str
 
-    def learn(self, slot: int, values: Floats) -> None:
+    def learn(self, slot: int, values: Floats) -> Sequence[Judged]:
         """Slot number `slot` (its begin over its length) is over, and held `values` [series], each 0 or more.
 
         NaN: nobody measured it; a row begins with its first number. Slots come one after the other, none left out.
+        Comes back: of what was said before, that which this slot is the truth of.
         """
         ...
 
     def forecast(self) -> Forecast:
         """What is expected as of the last slot learnt; only reads."""
+        ...
+
+    def adopt(self, trees: Mapping[str, Trees]) -> None:
+        """Listen from now on to trees that were fitted to examples; whoever is right more often is heard more."""
         ...
 
     def reset(self, rows: Rows) -> None:

@@ -8,7 +8,7 @@ A file is known by the columns it begins with, never by its name (CSV, plain or 
 | `t_s,requests,…` | a count per slot that begins `t_s` after the first | one series, slots as they are spaced |
 | `client_id,t_s,requests,…` | the same per client; what is absent is none | a series per client |
 | `TIMESTAMP,…`, `gmt_create,…` or `timestamp_ms,…` | a row per request | one series of counts, see below |
-| `t,container,value,request_type` | a rate per sample, container and kind; what is absent is none | a series per kind, 1 min |
+| `t,container,value,request_type` | a rate per sample, container and kind; absent: none | a series per kind, 1 min |
 | `series,timestamp,value` | measured values | a series per name, slots as they are spaced |
 
 Only where no file of a folder is known so, each CSV is taken whose first column is a time (a number of seconds, or a
@@ -160,7 +160,7 @@ def _spaced(at_s: np.ndarray) -> tuple[float, np.ndarray]:
 
 
 def _nominal(step_s: float) -> float:
-    """The nearest length that is scored: samplers say 57 s, or 15 s apart from each other's clocks, and mean a minute."""
+    """The nearest length that is scored: samplers say 57 s and mean a minute."""
     return min(SLOTS_S, key=lambda slot_s: abs(slot_s - step_s)) if step_s >= _SAMPLE_SHORTEST_S else step_s
 
 

@@ -88,7 +88,7 @@ class Classical:
         lag = self.lags[horizon]
         truth, known = past.newest(RESIDUALS), past.measured(RESIDUALS)
         ages = np.arange(RESIDUALS, 0, -1) + lag
-        known &= ages <= past.age[:, None]
+        known &= ages <= past.taught[:, None]
         origins = np.arange(past.slot - RESIDUALS + 1 - lag, past.slot + 1 - lag) % self.reach
         said = np.concatenate([self.flat[:, :, origins], self.ahead[:, horizon][:, :, origins]], axis=1)
         residuals = np.empty((len(said), len(RULES), 2, RESIDUALS), np.float32)
@@ -105,6 +105,11 @@ class Classical:
         residuals[~np.broadcast_to(known[:, None, None], residuals.shape)] = np.nan
         residuals.sort(axis=-1)  # NaN last
         count = known.sum(axis=1)[:, None]
-        ranks = np.clip(np.ceil((count + 1) * self.quantiles.astype(np.float64).round(6) - 1e-9), 1, np.maximum(count, 1)).astype(np.intp) - 1
+        ranks = (
+            np.clip(
+                np.ceil((count + 1) * self.quantiles.astype(np.float64).round(6) - 1e-9), 1, np.maximum(count, 1)
+            ).astype(np.intp)
+            - 1
+        )
         ranks = np.broadcast_to(ranks[:, None, None], (*residuals.shape[:3], ranks.shape[1]))
         return np.nan_to_num(np.take_along_axis(residuals, ranks, axis=-1), nan=0.0)

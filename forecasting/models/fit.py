@@ -10,11 +10,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from forecasting.lessons import Rows
 from forecasting.models.features import FEATURES, rising
 from forecasting.models.past import Floats
 from forecasting.models.trees import LEAVES, SPLITS, Trees
-from forecasting.protocol import QUANTILES
+from forecasting.protocol import QUANTILES, Examples
 
 ITERATIONS: Final = 80
 RATE: Final = 0.1
@@ -36,7 +35,7 @@ def can_fit() -> bool:
     return find_spec("sklearn") is not None
 
 
-def refit(rows: Rows) -> dict[str, dict[str, NDArray[Any]]]:
+def refit(rows: Examples) -> dict[str, dict[str, NDArray[Any]]]:
     """Trees by name, as `trees.unpacked` takes them: "quantiles" of what the median leaves, and "spikes"."""
     weight = weights(rows)
     left = np.clip(rows.truth - rows.median, -FARTHEST, FARTHEST)
@@ -48,8 +47,8 @@ def refit(rows: Rows) -> dict[str, dict[str, NDArray[Any]]]:
     return {"quantiles": quantiles.packed(), "spikes": spikes.packed()}
 
 
-def weights(rows: Rows) -> Floats:
-    """Each cell the same, and its rows by what lv_add cost there: what trees save is then saved of the relative score."""
+def weights(rows: Examples) -> Floats:
+    """Each cell the same, its rows by what lv_add cost there: what trees save is then saved of the relative score."""
     _, cell, count = np.unique(rows.cell, return_inverse=True, return_counts=True)
     floor = np.bincount(cell, rows.floor) / count
     each = np.where(floor > 0, 1 / np.maximum(floor, _LEAST_FLOOR) / np.maximum(count, _FEW), 0)[cell]
@@ -71,7 +70,7 @@ def quantile_trees(
 
 
 def chance_trees(features: tuple[str, ...], rows: Floats, happened: NDArray[np.bool_]) -> Trees:
-    """Trees with one output: log odds that it `happened`, given a row; even odds of one in a million when it never did."""
+    """Trees with one output: log odds that it `happened`, given a row; of one in a million when it never did."""
     from sklearn.ensemble import HistGradientBoostingClassifier
 
     if len(np.unique(happened)) < 2:

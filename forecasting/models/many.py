@@ -23,17 +23,16 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from forecasting import lessons
 from forecasting.models.classical import RESIDUALS, Classical, Told
 from forecasting.models.conformal import Conformal
 from forecasting.models.features import features
 from forecasting.models.margin import Margin
-from forecasting.models.past import DAY_S, SPIKE, Bools, Floats, Level, Past, Rows, decay
+from forecasting.models.past import DAY_S, SPIKE, Floats, Level, Past, Rows, decay
 from forecasting.models.trees import Trees, load
 from forecasting.models.weights import Weights, mixed, pinball
-from forecasting.protocol import QUANTILES, Forecast
+from forecasting.protocol import QUANTILES, Examples, Forecast, Judged
 
-__all__ = ["RESIDUALS", "TELLERS", "Judged", "Many", "shipped"]
+__all__ = ["RESIDUALS", "TELLERS", "Many", "Word", "shipped"]
 JUDGED_S: Final = 300.0
 TELLERS: Final = ("lv_add", "classical", "shipped", "refitted")
 EXPECTED_COST: Final = np.array([2.0, 0.85, 0.72, 0.66], np.float32)
@@ -69,7 +68,7 @@ class Word:
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class Outcome:
     """A word of slot `slot`, and what came at one of its horizons."""
 
     slot: int
@@ -80,11 +79,11 @@ class Judged:
     """The largest value up to then."""
     known: NDArray[np.intp]
 
-    def rows(self, series: NDArray[np.intp], cells: NDArray[np.int64]) -> lessons.Rows:
-        """See `lessons.Judged`."""
+    def examples(self, series: Rows, cells: NDArray[np.int64]) -> Examples:
+        """See `Judged`."""
         scale, at = self.word.level.scale[series], self.horizon
         lv_add = pinball(self.truth[series], self.word.tellers[series, at, 0], np.array(QUANTILES, np.float32))
-        return lessons.Rows(
+        return Examples(
             features=self.word.features[series, at],
             truth=self.truth[series] / scale,
             median=self.word.told.quantiles[series, at, 0] / scale,
@@ -99,9 +98,7 @@ class Many:
 
     name = "ensemble"
 
-    def __init__(
-        self, rows: int, step_s: float, lags: Sequence[int], trees: Mapping[str, Trees] | None = None
-    ) -> None:
+    def __init__(self, rows: int, step_s: float, lags: Sequence[int], trees: Mapping[str, Trees] | None = None) -> None:
         """`trees`: those to begin with; None: those that came with the program."""
         horizons, quantiles = len(lags), np.array(QUANTILES, np.float32)
         self.lags, self.step_s, self.quantiles = tuple(lags), step_s, quantiles
@@ -129,8 +126,8 @@ class Many:
         """See `Forecasters`."""
         return self.past.mean_s
 
-    def learn(self, slot: int, values: Floats) -> list[Judged]:
-        """See `Forecasters`; comes back: what this slot was the truth of."""
+    def learn(self, slot: int, values: Floats) -> Sequence[Judged]:
+        """See `Forecasters`."""
         self.past.learn(slot, values)
         judged = [self._judge(at, word) for at, lag in enumerate(self.lags) if (word := self.words.get(slot - lag))]
         self.words.pop(slot - max(self.lags), None)
@@ -180,13 +177,18 @@ class Many:
         told = self.classical.tell(self.past, points, linear)
         asked = features(self.past, level, told, self.lags)
         tellers = np.stack(
-            [told.tellers[:, :, 0], told.quantiles, *(self._stacked(t, told, level, asked) for t in self._trees())], axis=2
+            [
+                told.tellers[:, :, 0],
+                told.quantiles,
+                *(self._stacked(each, told, level, asked) for each in self._grown()),
+            ],
+            axis=2,
         )
-        able = np.array([True, True, *(bool(trees) for trees in self._trees())])
+        able = np.array([True, True, *(bool(trees) for trees in self._grown())])
         said = self.conformal.widened(mixed(tellers, self.weights.shares(able)))
         return Word(told, level, asked, tellers, said, self.margin.provide(said))
 
-    def _trees(self) -> Iterable[Mapping[str, Trees]]:
+    def _grown(self) -> Iterable[Mapping[str, Trees]]:
         return self.trees, self.refitted
 
     def _stacked(self, trees: Mapping[str, Trees], told: Told, level: Level, asked: Floats) -> Floats:
@@ -205,12 +207,12 @@ class Many:
         chance = 1 / (1 + np.exp(-odds))
         return np.maximum.accumulate(chance, axis=1)
 
-    def _judge(self, horizon: int, word: Word) -> Judged:
+    def _judge(self, horizon: int, word: Word) -> Outcome:
         past, lag = self.past, self.lags[horizon]
-        truth, known = past.back(0), past.measured(1)[:, 0] & (past.age > lag)
+        truth, known = past.back(0), past.measured(1)[:, 0] & (past.taught > lag)
         self.classical.judge(horizon, word.told, truth, known)
         self.weights.learn(horizon, pinball(truth[:, None], word.tellers[:, horizon], self.quantiles), known)
         self.conformal.learn(horizon, word.quantiles[:, horizon], truth, known)
         self.margin.learn(horizon, word.provide[:, horizon], truth, word.level.scale, known)
         most = past.newest(lag).max(axis=1)
-        return Judged(past.slot - lag, horizon, word, truth, most, np.flatnonzero(known))
+        return Outcome(past.slot - lag, horizon, word, truth, most, np.flatnonzero(known))

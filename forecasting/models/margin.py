@@ -32,7 +32,8 @@ class Margin:
 
     def provide(self, said: Floats) -> Floats:
         """[series, horizon] for `said` [series, horizon, quantile]: the first quantile is the median, the last q99."""
-        return said[..., 0] + np.exp(self.margin) * (said[..., -1] - said[..., 0])
+        provided: Floats = said[..., 0] + np.exp(self.margin) * (said[..., -1] - said[..., 0])
+        return provided
 
     def learn(self, horizon: int, provided: Floats, truth: Floats, mean: Floats, known: Bools) -> None:
         """`truth` [series] came where so much was `provided`, the series' mean being `mean`; where it is known."""

@@ -64,7 +64,9 @@ class Past:
         self.means = np.full((rows, round(KEPT_S / self.mean_s)), np.nan, np.float32)
         self._sum, self._count = np.zeros((2, rows), np.float32)
         self.age = np.zeros(rows, np.int32)
-        """Slots since the first measured one, that one included."""
+        """Slots since the first measured one, that one included; recalled ones too."""
+        self.taught = np.zeros(rows, np.int32)
+        """The same without those recalled: so many of the newest slots are held one by one."""
         self._total, self._measured = np.zeros((2, rows), np.float64)
         self.jump, self.idle_hours6, self.idle_day = np.zeros((3, rows), np.float32)
         """Mean step from slot to slot (half-life 6 h); share of idle slots (half-life 3 h and 12 h)."""
@@ -76,7 +78,7 @@ class Past:
         """Other series live in `rows` from now on."""
         self.seen[rows] = False
         self.means[rows] = np.nan
-        for array in (self.held, self._sum, self._count, self.age, self._total, self._measured, self.jump,
+        for array in (self.held, self._sum, self._count, self.age, self.taught, self._total, self._measured, self.jump,
                       self.idle_hours6, self.idle_day, self.hours_busy, self.hours_idle, self.hours_calm,
                       self.spikes):  # fmt: skip
             array[rows] = 0
@@ -91,9 +93,10 @@ class Past:
         self.held[:, at], self.seen[:, at] = now, seen
         self._total += np.where(seen, now, 0)
         self._measured += seen
-        self.age = np.where((self.age > 0) | seen, self.age + 1, 0).astype(np.int32)
+        begun = (self.age > 0) | seen
+        self.age, self.taught = (np.where(begun, n + 1, 0).astype(np.int32) for n in (self.age, self.taught))
         self._note_mean(now, seen)
-        self._note_idle(now, np.where(self.age > 1, np.abs(now - last), 0), spike & (self.age > 1))
+        self._note_idle(now, np.where(self.taught > 1, np.abs(now - last), 0), spike & (self.taught > 1))
 
     def back(self, slots: int) -> Floats:
         """[series] as of `slots` before the newest."""
@@ -127,7 +130,7 @@ class Past:
     def level(self) -> Level:
         """How high series stand now."""
         hour = self.newest(round(HOUR_S / self.step_s))
-        known = np.arange(hour.shape[1], 0, -1) <= np.maximum(self.age, 1)[:, None]
+        known = np.arange(hour.shape[1], 0, -1) <= np.maximum(self.taught, 1)[:, None]
         half = round(HOUR_S / self.step_s / 2) or 1
         everything = (self._total / np.maximum(self._measured, 1)).astype(np.float32)
         hour_mean = np.mean(hour, axis=1, where=known)
@@ -146,7 +149,7 @@ class Past:
         )
 
     def recall(self, row: int, first: int, means: Floats) -> None:
-        """What `row` was before it was learnt here: means from number `first` on (begin over `mean_s`), NaN: unknown."""
+        """What `row` held before: means from number `first` (begin over `mean_s`) on; NaN: unknown."""
         numbers = np.arange(first, first + len(means))
         fits = (numbers < self._mean_end()) & (numbers >= self._mean_end() - self.means.shape[1]) & ~np.isnan(means)
         places, means = numbers[fits] % self.means.shape[1], means[fits]
@@ -182,8 +185,9 @@ class Past:
     def _hour(self) -> Floats:
         """Mean of the last hour, or of what there was of it."""
         hour = self.newest(round(HOUR_S / self.step_s))
-        known = np.arange(hour.shape[1], 0, -1) <= np.maximum(self.age, 1)[:, None]
-        return np.mean(hour, axis=1, where=known)
+        known = np.arange(hour.shape[1], 0, -1) <= np.maximum(self.taught, 1)[:, None]
+        mean: Floats = np.mean(hour, axis=1, where=known)
+        return mean
 
     def _note_idle(self, now: Floats, jump: Floats, spike: Bools) -> None:
         idle, hours = now <= 0, np.float32(self.step_s / HOUR_S)

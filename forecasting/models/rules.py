@@ -1,8 +1,8 @@
 """Simple rules: where demand will be, each in O(1) a slot, in log1p of the unit.
 
-    last     as now                          day      as a day ago, moved by how the last hour differs from then
-    half     as the last 30 min on average   week     the same with a week ago
-    smooth   exponential smoothing           linear   recursive least squares on ten features, one a horizon
+last     as now                          day      as a day ago, moved by how the last hour differs from then
+half     as the last 30 min on average   week     the same with a week ago
+smooth   exponential smoothing           linear   recursive least squares on ten features, one a horizon
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Rules:
     def learn(self, past: Past) -> None:
         """`past` has just learnt a slot."""
         now = np.log1p(past.back(0))
-        self.smooth = np.where(past.age > 1, self.smooth + SMOOTHING * (now - self.smooth), now).astype(np.float32)
+        self.smooth = np.where(past.taught > 1, self.smooth + SMOOTHING * (now - self.smooth), now).astype(np.float32)
         self.highest = np.maximum(self.highest, now)
 
     def points(self, past: Past, level: Level) -> tuple[Floats, Floats]:
@@ -112,7 +112,8 @@ class Linear:
 
     def tell(self, features: Floats) -> Floats:
         """[series, horizon]."""
-        return np.einsum("rhf,rhf->rh", self.weights, features).astype(np.float32)
+        told: Floats = np.einsum("rhf,rhf->rh", self.weights, features).astype(np.float32)
+        return told
 
     def learn(self, horizon: int, rows: Rows, x: Floats, target: Floats) -> None:
         """`target` [row] followed features `x` [row, feature] at this horizon."""
@@ -127,4 +128,5 @@ class Linear:
 
 def _trace(spread: Doubles) -> Doubles:
     """Kept within bounds: without news in a direction, forgetting would let its spread grow without end."""
-    return np.einsum("rii->r", spread)
+    trace: Doubles = np.einsum("rii->r", spread)
+    return trace

@@ -37,7 +37,7 @@ _LOWEST: Final = np.array([(n & -n).bit_length() - 1 if n else 0 for n in range(
 
 @dataclass(frozen=True)
 class Trees:
-    """Sums of trees, one sum for each output. Arrays are [tree, split] or [tree, leaf]; unused splits name feature -1."""
+    """Sums of trees, one for each output. Arrays are [tree, split] or [tree, leaf]; unused splits name feature -1."""
 
     features: tuple[str, ...]
     """What columns mean, in their order."""
@@ -57,7 +57,9 @@ class Trees:
     def __post_init__(self) -> None:
         """Refuse what cannot be told from: files are made elsewhere."""
         for wrong in self._wrongs():
-            raise ValueError(f"these trees cannot be used: {wrong}; train them anew with python -m forecasting.pretrain")
+            raise ValueError(
+                f"these trees cannot be used: {wrong}; train them anew with python -m forecasting.pretrain"
+            )
         object.__setattr__(self, "_tables", tuple(self._tabled()))
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -126,4 +128,5 @@ def load(path: Path) -> dict[str, Trees]:
 
 def save(path: Path, trees: dict[str, Trees]) -> None:
     """Write trees by name; equal trees give equal bytes."""
-    np.savez_compressed(path, **{f"{n}.{k}": array for n, each in trees.items() for k, array in each.packed().items()})
+    arrays = {f"{name}.{key}": array for name, each in trees.items() for key, array in each.packed().items()}
+    np.savez_compressed(path, allow_pickle=False, **arrays)

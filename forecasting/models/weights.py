@@ -29,7 +29,9 @@ class Weights:
     anything was heard, and weighs as much as `trust` (of 1: a full memory) of what was.
     """
 
-    def __init__(self, shape: tuple[int, int, int, int], *, keeps: float, power: int, prior: Floats, trust: float) -> None:
+    def __init__(
+        self, shape: tuple[int, int, int, int], *, keeps: float, power: int, prior: Floats, trust: float
+    ) -> None:
         """`shape`: series, horizons, tellers, quantiles. `keeps`: what is left of a cost when the next one comes."""
         self.keeps, self.power, self.prior, self.trust = np.float32(keeps), power, prior, np.float32(trust)
         self.cost = np.zeros(shape, np.float32)
