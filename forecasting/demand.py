@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from forecasting.lessons import MOST, Lessons
 from forecasting.minutes import IDLE, MINUTE_S, SERIES, Key, Minutes
 from forecasting.models.fit import can_fit, refit
-from forecasting.models.many import JUDGED_S, RESIDUALS, Many
+from forecasting.models.many import JUDGED_S, RESIDUALS, Many, shipped
 from forecasting.models.trees import Trees, unpacked
 from forecasting.protocol import QUANTILES, Floats, Forecast, Forecasters
 from streams.contract.errors import shown
@@ -90,8 +90,8 @@ class Expected:
     blocks: list[Block] = field(default_factory=list)
     histories: dict[Key, History] = field(default_factory=dict)
     lessons: Lessons = field(default_factory=Lessons)
-    trees: dict[str, Trees] | None = None
-    """The newest refit; None: those that came with the program."""
+    trees: dict[str, Trees] = field(default_factory=dict)
+    """Those fitted here that were better than those before them."""
     spoken: list[int] = field(default_factory=list)
     """The blocks that learned when last there was something to learn, and when that was."""
     spoken_at_s: float = float("-inf")
@@ -175,11 +175,12 @@ class ExpectDemand:
         """A refit, once a day, when there is enough to learn from."""
         if not self.refits or not state.lessons.due(REFIT, LEAST_LESSONS):
             return None
-        return Question(refit, (state.lessons.rows(),), REFIT_WITHIN_S)
+        than = {name: trees.packed() for name, trees in {**shipped(), **state.trees}.items()}
+        return Question(refit, (state.lessons.rows(), than), REFIT_WITHIN_S)
 
     def answer(self, state: Expected, answer: Any) -> Expected:
-        """Tell with the trees that were fitted from now on."""
-        state.trees = {name: unpacked(arrays) for name, arrays in answer.items()}
+        """Listen to the trees that were fitted from now on."""
+        state.trees |= {name: unpacked(arrays) for name, arrays in answer.items()}
         state.lessons.learned()
         for block in state.blocks:
             block.model.adopt(state.trees)
@@ -192,8 +193,7 @@ class ExpectDemand:
             places = np.arange(begin, begin + BLOCK)
             first = min(minute for minute, closed in state.minutes.closed.items() if closed.born)
             state.blocks.append(Block(self.model(), places, first))
-            if state.trees is not None:
-                state.blocks[-1].model.adopt(state.trees)
+            state.blocks[-1].model.adopt(state.trees)
 
 
 def _revive(state: Expected) -> None:

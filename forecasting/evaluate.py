@@ -27,6 +27,10 @@ from forecasting.traces import Trace
 PAST: Final = 0.6
 LEAST: Final = 10
 """A series is not scored at a horizon with fewer words than this."""
+LEAST_SLOTS: Final = 25
+"""Shorter series have no test of so many."""
+MOST_WORDS: Final = 4000
+"""Of a test: where there are more moments to speak at, evenly spaced ones are taken."""
 UNMET: Final = 0.01
 MOST_MARGIN: Final = 10.0
 ALIKE: Final = 0.02
@@ -64,7 +68,9 @@ def panels(traces: Sequence[Trace], horizons_s: Sequence[float]) -> list[Panel]:
     made: list[Panel] = []
     for step_s in sorted({trace.step_s for trace in traces}):
         ahead_s = tuple(h for h in horizons_s if h >= step_s)
-        left = sorted((t for t in traces if t.step_s == step_s), key=lambda t: len(t.values))
+        left = sorted(
+            (t for t in traces if t.step_s == step_s and len(t.values) >= LEAST_SLOTS), key=lambda t: len(t.values)
+        )
         while left and ahead_s:
             slots = len(left[0].values)
             alike = tuple(t for t in left if len(t.values) <= slots * (1 + ALIKE))
@@ -78,6 +84,8 @@ class Said:
     """What was said in the test of a panel, and what came. Arrays [origin, series, horizon]; NaN: not scored."""
 
     panel: Panel
+    slots: NDArray[np.intp]
+    """[origin] the last slot that was known."""
     truth: Floats
     quantiles: dict[str, Floats]
     """Teller to [origin, series, horizon, quantile]; "ensemble" is the forecast."""
@@ -97,27 +105,34 @@ def walk(model: Many, panel: Panel, begin: int, end: int, each: Callable[[int, S
 def tested(model: Many, panel: Panel, tellers: Sequence[str]) -> Said:
     """What `model`, which has lived the past of `panel`, says in its test."""
     words: list[tuple[Word, Floats, Floats]] = []
+    slots = np.arange(panel.past - 1, len(panel.values) - min(panel.lags))
+    slots = slots[:: -(-len(slots) // MOST_WORDS)]
+    wanted = set(slots.tolist())
 
     def note(slot: int) -> None:
-        word, now = model.word(), model.past.back(0)
-        words.append((word, now, model.forecast().spike))
+        if slot in wanted:
+            word, now = model.word(), model.past.back(0)
+            words.append((word, now, model.forecast().spike))
 
     note(panel.past - 1)
-    walk(model, panel, panel.past, len(panel.values) - min(panel.lags), lambda slot, _: note(slot))
-    return _said(panel, words, tellers)
+    walk(model, panel, panel.past, int(slots[-1]) + 1, lambda slot, _: note(slot))
+    return _said(panel, slots, words, tellers)
 
 
-def _said(panel: Panel, words: list[tuple[Word, Floats, Floats]], tellers: Sequence[str]) -> Said:
+def _said(
+    panel: Panel, slots: NDArray[np.intp], words: list[tuple[Word, Floats, Floats]], tellers: Sequence[str]
+) -> Said:
     told = np.stack([word.tellers for word, _, _ in words])
     quantiles = {"ensemble": np.stack([word.quantiles for word, _, _ in words])}
     quantiles |= {name: told[:, :, :, at] for at, name in enumerate(tellers)}
     hour = np.stack([word.level.hour for word, _, _ in words])
     now = np.stack([last for _, last, _ in words])
-    truth, most = _ahead(panel, len(words))
+    truth, most = _ahead(panel, slots)
     calm = (now <= SPIKE * hour) & (hour > 0)
     spiked = np.where(np.isnan(most) | ~calm[..., None], np.nan, most > SPIKE * hour[..., None])
     return Said(
         panel,
+        slots,
         truth,
         quantiles,
         np.broadcast_to(now[..., None], truth.shape),
@@ -127,11 +142,10 @@ def _said(panel: Panel, words: list[tuple[Word, Floats, Floats]], tellers: Seque
     )
 
 
-def _ahead(panel: Panel, origins: int) -> tuple[Floats, Floats]:
+def _ahead(panel: Panel, slots: NDArray[np.intp]) -> tuple[Floats, Floats]:
     """[origin, series, horizon] of what came at the horizon, and of the most up to it; NaN: a gap, or past the end."""
     values = np.pad(panel.values, ((0, max(panel.lags)), (0, 0)), constant_values=np.nan)
-    first = panel.past - 1
-    moved = [values[first + n : first + n + origins] for n in range(1, max(panel.lags) + 1)]
+    moved = [values[slots + n] for n in range(1, max(panel.lags) + 1)]
     most = np.maximum.accumulate(np.stack(moved), axis=0)  # NaN stays: a word with a gap ahead is not judged
     at = [lag - 1 for lag in panel.lags]
     return np.stack([moved[n] for n in at], axis=-1), np.stack([most[n] for n in at], axis=-1)
@@ -145,6 +159,8 @@ class Cell:
     ahead_s: float
     busy: float
     """Share of the past's slots with demand."""
+    slots: NDArray[np.intp]
+    """[word] the last slot of the trace that was known."""
     truth: Floats
     said: dict[str, Floats]
     """Teller to [word, quantile]."""
@@ -164,8 +180,9 @@ def cells(said: Said) -> list[Cell]:
             (known,) = np.nonzero(~np.isnan(said.truth[:, at, h]))
             told = {name: quantiles[known, at, h] for name, quantiles in said.quantiles.items()}
             pick = [each[known, at, h] for each in (said.truth, said.last, said.provide, said.spike, said.spiked)]
+            slots = said.slots[known] + len(trace.values) - len(said.panel.values)
             if len(known) >= LEAST and cost(pick[0], told["lv_add"]) > 0:
-                found.append(Cell(trace, ahead_s, busy, pick[0], told, *pick[1:]))
+                found.append(Cell(trace, ahead_s, busy, slots, pick[0], told, *pick[1:]))
     return found
 
 

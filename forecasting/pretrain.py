@@ -16,7 +16,7 @@ import numpy as np
 
 from forecasting.evaluate import Panel, panels, walk
 from forecasting.lessons import Lessons, joined
-from forecasting.models.fit import refit
+from forecasting.models.fit import fit
 from forecasting.models.many import Many
 from forecasting.models.trees import Trees, save, unpacked
 from forecasting.protocol import Examples
@@ -30,7 +30,7 @@ Progress = Callable[[str], None]
 
 
 def learned(panel: Panel, trees: dict[str, Trees] | None, places: int) -> tuple[Many, Examples]:
-    """A model that has lived the past of `panel`, and what there was to learn; `places`: the number of its first series."""
+    """A model that has lived the past of `panel`, and what there was to learn; `places`: number of its first series."""
     model = Many(len(panel.traces), panel.step_s, panel.lags, trees)
     lessons, share = Lessons(most=sys.maxsize), min(1.0, EACH * model.every / max(panel.past, 1))
     at = np.arange(places, places + len(panel.traces))
@@ -54,7 +54,7 @@ def pasts(
 
 def fitted(rows: Examples) -> dict[str, Trees]:
     """Trees by name."""
-    return {name: unpacked(arrays) for name, arrays in refit(rows).items()}
+    return {name: unpacked(arrays) for name, arrays in fit(rows).items()}
 
 
 def _named(panel: Panel) -> str:

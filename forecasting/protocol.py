@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Final, Protocol
 
 import numpy as np
@@ -73,6 +73,10 @@ class Examples:
 
     def __len__(self) -> int:
         return len(self.truth)
+
+    def picked(self, which: NDArray[np.bool_]) -> Examples:
+        """Those rows alone."""
+        return Examples(**{each.name: getattr(self, each.name)[which] for each in fields(self)})
 
 
 class Judged(Protocol):

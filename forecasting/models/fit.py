@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from importlib.util import find_spec
 from typing import Any, Final
@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from forecasting.models.features import FEATURES, rising
 from forecasting.models.past import Floats
-from forecasting.models.trees import LEAVES, SPLITS, Trees
+from forecasting.models.trees import LEAVES, SPLITS, Packed, Trees, unpacked
+from forecasting.models.weights import pinball
 from forecasting.protocol import QUANTILES, Examples
 
 ITERATIONS: Final = 80
@@ -25,6 +26,9 @@ MOST_ROWS: Final = 70_000
 """For quantiles; chances are quick to fit, and spikes are rare."""
 FARTHEST: Final = 20.0
 """Of what the median leaves, in the series' scale."""
+LEAST: Final = 200
+"""Fewer examples teach nothing."""
+_TINY: Final = 1e-9
 _LEAST_FLOOR: Final = 1e-3
 _FEW: Final = 40
 """A cell with fewer rows than this weighs as if it had as many."""
@@ -35,16 +39,70 @@ def can_fit() -> bool:
     return find_spec("sklearn") is not None
 
 
-def refit(rows: Examples) -> dict[str, dict[str, NDArray[Any]]]:
+def refit(rows: Examples, than: Mapping[str, Packed]) -> dict[str, Packed]:
+    """Those of `fit` that would have told the newest quarter of `rows` better than those of the same name in `than`."""
+    late = newest_quarter(rows)
+    known, held = rows.picked(~late), rows.picked(late)
+    better = [
+        name
+        for name, (grow, missed) in _KINDS.items()
+        if len(known) >= LEAST and missed(grow(known), held) < _missed_by(than.get(name), missed, held)
+    ]
+    return fit(rows, better)
+
+
+def fit(rows: Examples, names: Iterable[str] = ("quantiles", "spikes")) -> dict[str, Packed]:
     """Trees by name, as `trees.unpacked` takes them: "quantiles" of what the median leaves, and "spikes"."""
-    weight = weights(rows)
-    left = np.clip(rows.truth - rows.median, -FARTHEST, FARTHEST)
+    return {name: _KINDS[name][0](rows).packed() for name in names}
+
+
+def newest_quarter(rows: Examples) -> NDArray[np.bool_]:
+    """[row] whether it is among the last quarter of its cell's; rows of a cell are in the order they came in."""
+    order = np.argsort(rows.cell, kind="stable")
+    _, start, count = np.unique(rows.cell[order], return_index=True, return_counts=True)
+    place = np.arange(len(rows)) - np.repeat(start, count)
+    late = np.zeros(len(rows), np.bool_)
+    late[order] = place >= 0.75 * np.repeat(count, count)
+    return late
+
+
+def _missed_by(trees: Packed | None, missed: Missed, held: Examples) -> float:
+    return float("inf") if trees is None else missed(unpacked(trees), held)
+
+
+def _quantiles(rows: Examples) -> Trees:
     some = np.arange(len(rows)) % max(1, -(-len(rows) // MOST_ROWS)) == 0
+    return quantile_trees(FEATURES, rows.features[some], _left(rows)[some], weights(rows)[some], QUANTILES)
+
+
+def _left(rows: Examples) -> Floats:
+    return np.clip(rows.truth - rows.median, -FARTHEST, FARTHEST)
+
+
+def _missed_quantiles(trees: Trees, held: Examples) -> float:
+    """Mean pinball loss, each row by its weight."""
+    said = np.maximum.accumulate(trees(held.features), axis=-1)
+    loss = pinball(_left(held), said, np.array(QUANTILES, np.float32)).mean(axis=-1)
+    return float(np.average(loss, weights=weights(held) + _TINY))
+
+
+def _spikes(rows: Examples) -> Trees:
     calm = ~rising(rows.features)
-    with _one_core():
-        quantiles = quantile_trees(FEATURES, rows.features[some], left[some], weight[some], QUANTILES)
-        spikes = chance_trees(FEATURES, rows.features[calm], rows.spike[calm])
-    return {"quantiles": quantiles.packed(), "spikes": spikes.packed()}
+    return chance_trees(FEATURES, rows.features[calm], rows.spike[calm])
+
+
+def _missed_spikes(trees: Trees, held: Examples) -> float:
+    """Mean logarithmic loss."""
+    calm = ~rising(held.features)
+    odds = trees(held.features[calm])[:, 0].astype(np.float64)
+    return float(np.logaddexp(0, np.where(held.spike[calm], -odds, odds)).sum() / max(1, calm.sum()))
+
+
+Missed = Callable[[Trees, Examples], float]
+_KINDS: Final[dict[str, tuple[Callable[[Examples], Trees], Missed]]] = {
+    "quantiles": (_quantiles, _missed_quantiles),
+    "spikes": (_spikes, _missed_spikes),
+}
 
 
 def weights(rows: Examples) -> Floats:
@@ -62,10 +120,11 @@ def quantile_trees(
     from sklearn.ensemble import HistGradientBoostingRegressor
 
     shape = _shape()
-    grown = [
-        HistGradientBoostingRegressor(loss="quantile", quantile=q, **shape).fit(rows, target, sample_weight=weight)
-        for q in quantiles
-    ]
+    with _one_core():
+        grown = [
+            HistGradientBoostingRegressor(loss="quantile", quantile=q, **shape).fit(rows, target, sample_weight=weight)
+            for q in quantiles
+        ]
     return exported(features, grown)
 
 
@@ -75,7 +134,8 @@ def chance_trees(features: tuple[str, ...], rows: Floats, happened: NDArray[np.b
 
     if len(np.unique(happened)) < 2:
         return _never(features)
-    return exported(features, [HistGradientBoostingClassifier(**_shape()).fit(rows, happened)])
+    with _one_core():
+        return exported(features, [HistGradientBoostingClassifier(**_shape()).fit(rows, happened)])
 
 
 def exported(features: tuple[str, ...], models: Sequence[Any]) -> Trees:

@@ -154,6 +154,8 @@ class Many:
 
     def adopt(self, trees: Mapping[str, Trees]) -> None:
         """Listen to these trees too; the first ones are believed as much as those that were shipped."""
+        if not trees:
+            return
         if not self.refitted:
             self.weights.cost[:, :, 3] = self.weights.cost[:, :, 2]
         self.refitted = trees
@@ -184,7 +186,7 @@ class Many:
             ],
             axis=2,
         )
-        able = np.array([True, True, *(bool(trees) for trees in self._grown())])
+        able = np.array([True, True, *("quantiles" in trees for trees in self._grown())])
         said = self.conformal.widened(mixed(tellers, self.weights.shares(able)))
         return Word(told, level, asked, tellers, said, self.margin.provide(said))
 
@@ -193,17 +195,17 @@ class Many:
 
     def _stacked(self, trees: Mapping[str, Trees], told: Told, level: Level, asked: Floats) -> Floats:
         """[series, horizon, quantile]: the ensemble's median and what trees say that it leaves."""
-        if not trees:
+        if "quantiles" not in trees:
             return told.quantiles
         left = trees["quantiles"](asked.reshape(-1, asked.shape[-1])).reshape(told.quantiles.shape)
         said = told.quantiles[..., :1] + left * level.scale[:, None, None]
         return np.maximum.accumulate(np.maximum(said, 0), axis=-1)
 
     def _spike(self, word: Word) -> Floats:
-        trees = self.refitted or self.trees
-        if not trees:
+        trees = self.refitted.get("spikes") or self.trees.get("spikes")
+        if trees is None:
             return np.zeros(word.provide.shape, np.float32)
-        odds = trees["spikes"](word.features.reshape(-1, word.features.shape[-1])).reshape(word.provide.shape)
+        odds = trees(word.features.reshape(-1, word.features.shape[-1])).reshape(word.provide.shape)
         chance = 1 / (1 + np.exp(-odds))
         return np.maximum.accumulate(chance, axis=1)
 

@@ -26,6 +26,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
+Packed = dict[str, NDArray[Any]]
+"""Trees as arrays by name."""
 LEAVES: Final = 16
 SPLITS: Final = LEAVES - 1
 MOST_TREES: Final = 2000
@@ -104,12 +106,12 @@ class Trees:
         }
         return [what for what, right in checks.items() if not right]
 
-    def packed(self) -> dict[str, NDArray[Any]]:
+    def packed(self) -> Packed:
         """Arrays that `unpacked` takes."""
         return {each.name: np.asarray(getattr(self, each.name)) for each in fields(self) if each.init}
 
 
-def unpacked(arrays: dict[str, NDArray[Any]]) -> Trees:
+def unpacked(arrays: Packed) -> Trees:
     """The trees of `packed`. Raises ValueError where they cannot be used."""
     types = {"feature": np.int16, "threshold": np.float32, "word": np.uint16, "value": np.float32,
              "output": np.int16, "start": np.float32}  # fmt: skip
