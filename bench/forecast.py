@@ -1,10 +1,10 @@
 """How well demand is forecast: `python -m bench.forecast --data DIR [--json]`.
 
 Each series at its own resolution; the demand in the single slot 5, 10, 30 and 60 min ahead (as far as slots are
-no longer), from data up to and including the origin. The first 60 % of a series are its past: models learn there, and
-trees are fitted to all pasts together, and heard where they tell the newest quarter of it better than those shipped. The
-last 40 % are scored, in quantiles 0.5, 0.9, 0.95 and 0.99; gaps never are. All
-parameters are frozen in `forecasting/`; nothing is tuned to the folder given.
+no longer), from data up to and including the origin. The first 60 % of a series are its past: models learn there; trees
+are fitted to all pasts together, and listened to where they tell the newest quarter of them better than those shipped.
+The last 40 % are scored, in quantiles 0.5, 0.9, 0.95 and 0.99; gaps never are. All parameters are frozen in
+`forecasting/`; nothing is tuned to the folder given.
 
     relspl      mean pinball loss over that of lv_add (last value and rolling quantiles of its errors), geometric means
                 over series and horizons. Goals: overall 0.80, worst_family 0.97 at most.
@@ -14,8 +14,8 @@ parameters are frozen in `forecasting/`; nothing is tuned to the folder given.
     controller  medians of what was unmet and too much, had there been what `provide` says. Goals: 0.7 to 1.5 %, 1.4
     spikes      average precision of "above twice the trailing hour's mean within so long", onsets on steady clients.
                 Goals: 0.40 at 10 min, 0.57 at 30 min
-    rows        relspl of ours, of those it listens to, and of others; slow ones on a sample of series and origins, where
-                `ours` is ours on the same sample
+    rows        relspl of ours, of those it listens to, and of others; slow ones on a sample of series and origins,
+                where `ours` is ours on the same sample
     cost        CPU of a slot learnt and told of a series, of 20,000 series, and of a fit of trees
 
 The folder holds CSV files; a family is the first word of a file's name:

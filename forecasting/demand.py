@@ -136,6 +136,8 @@ class ExpectDemand:
     def advance(self, state: Expected, now_s: float) -> Expected:
         """Close the minutes that are over; blocks whose turn it is learn them, and speak when they have caught up."""
         state.minutes.close(now_s - self.grace_s)
+        if not state.minutes.keys:
+            state.blocks.clear()
         if not state.blocks:
             _revive(state)
         self._found(state)

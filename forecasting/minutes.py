@@ -84,7 +84,7 @@ class Minutes:
         due = floor(until_s / MINUTE_S)
         while self.next is not None and self.next < due:
             if not self.places and not self.open:
-                self.next = due
+                self._rest(due)
                 return
             self._close(self.next, self.open.pop(self.next, None))
             self.next += 1
@@ -107,6 +107,12 @@ class Minutes:
         self.places[key] = place
         self.keys[place], self.since[place], self.asked[place] = key, minute, asked
         return place
+
+    def _rest(self, due: int) -> None:
+        """Nobody lives here, and nobody spoke: from minute `due` on it is as in the beginning."""
+        self.next = due
+        for each in (self.closed, self.keys, self.since, self.asked, self.free):
+            each.clear()
 
     def _close(self, minute: int, slots: dict[tuple[str, float, float], Demand] | None) -> None:
         sums = _sums(slots.values()) if slots else {}

@@ -76,7 +76,8 @@ def _quantiles(rows: Examples) -> Trees:
 
 
 def _left(rows: Examples) -> Floats:
-    return np.clip(rows.truth - rows.median, -FARTHEST, FARTHEST)
+    left: Floats = np.clip(rows.truth - rows.median, -FARTHEST, FARTHEST)
+    return left
 
 
 def _missed_quantiles(trees: Trees, held: Examples) -> float:

@@ -199,6 +199,8 @@ class Past:
         self.hours_calm = np.where(spike, 0, np.minimum(self.hours_calm + hours, _NOT_SO_LONG))
         self.hours_busy = np.where(idle, 0, np.minimum(self.hours_busy + hours, _NOT_SO_LONG))
         self.hours_idle = np.where(idle, np.minimum(self.hours_idle + hours, _NOT_SO_LONG), 0)
+        for array in (self.idle_hours6, self.idle_day, self.hours_calm, self.hours_busy, self.hours_idle):
+            array[self.taught == 0] = 0  # it has not begun
 
 
 def _mean(values: Floats) -> Floats:
