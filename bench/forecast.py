@@ -6,6 +6,10 @@ are fitted to all pasts together, and listened to where they tell the newest qua
 The last 40 % are scored, in quantiles 0.5, 0.9, 0.95 and 0.99; gaps never are. All parameters are frozen in
 `forecasting/`; nothing is tuned to the folder given.
 
+Figures are of steady series: those with demand in nine tenths of their past's slots. Series that rest and burst are
+found out and said to be, and no quantile helps them; `wider` has the figures of series busy half of the time, and of
+all.
+
     relspl      mean pinball loss over that of lv_add (last value and rolling quantiles of its errors), geometric means
                 over series and horizons. Goals: overall 0.80, worst_family 0.97 at most.
     ov1         over-provisioned share of demand at the margin that leaves 1 % unmet: ours over last value's (goal
@@ -103,19 +107,23 @@ def measured(folder: Path, *, jobs: int, slow: bool, progress: Progress) -> dict
             f"none of the {len(traces)} series in {folder} can be scored: a series needs 25 slots, ten of them in its "
             "last 40 %, and has to change there"
         )
+    circles = figures.groups(found)
+    steady = circles.pop("steady") or found
     return {
         "bench": "forecast",
         **described(),
         "data": _data(traces, found, left_out),
-        "relspl": figures.relspl(found),
-        "ov1": figures.ov1(found),
-        "coverage": figures.coverage(found),
-        "controller": figures.controller(found),
+        **_figures(steady),
         "spikes": figures.spikes(found),
-        "best_single": figures.best_single(found),
-        "rows": figures.rows(found) + (rivals(found, progress) if slow else []),
+        "best_single": figures.best_single(steady),
+        "rows": figures.rows(steady) + (rivals(steady, progress) if slow else []),
+        "wider": {name: _figures(cells) for name, cells in circles.items() if cells},
         "cost": _cost(refit_s, len(examples), progress),
     }
+
+
+def _figures(cells: Sequence[Cell]) -> dict[str, Any]:
+    return {each.__name__: each(cells) for each in (figures.relspl, figures.ov1, figures.coverage, figures.controller)}
 
 
 def _data(traces: Sequence[Any], found: Sequence[Cell], left_out: list[dict[str, str]]) -> dict[str, Any]:
@@ -143,7 +151,7 @@ def _cost(refit_s: float, rows: int, progress: Progress) -> dict[str, Any]:
 
 def _shown(said: dict[str, Any]) -> str:
     """For people: a line a figure."""
-    wanted = ("data", "relspl", "ov1", "coverage", "controller", "spikes", "best_single", "cost")
+    wanted = ("data", "relspl", "ov1", "coverage", "controller", "spikes", "best_single", "wider", "cost")
     lines = [f"{name:12}{json.dumps(said[name])}" for name in wanted]
     rows = (f"  {row['model']:14}" + json.dumps({k: v for k, v in row.items() if k != "model"}) for row in said["rows"])
     return "\n".join([*lines, "rows", *rows])

@@ -14,9 +14,15 @@ from forecasting.protocol import QUANTILES, Floats
 OURS: Final = "ensemble"
 NEAR: Final = 0.02
 STEADY: Final = 0.9
-"""Share of the past's slots with demand, from which on a client is steady."""
+"""Share of the past's slots with demand, from which on a series is steady."""
+CIRCLES: Final = {"steady": STEADY, "half_busy": 0.5, "all": 0.0}
 SPIKES_S: Final = {"10min": 600.0, "30min": 1800.0}
 _LEAST_OVER: Final = 1e-4
+
+
+def groups(cells: Sequence[Cell]) -> dict[str, list[Cell]]:
+    """Steady series are what quantiles are for; wider circles take in ever more of those that rest and burst."""
+    return {name: [cell for cell in cells if cell.busy >= least] for name, least in CIRCLES.items()}
 
 
 def relspl(cells: Sequence[Cell]) -> dict[str, Any]:
@@ -26,6 +32,7 @@ def relspl(cells: Sequence[Cell]) -> dict[str, Any]:
     horizons = sorted({cell.ahead_s for cell in cells})
     return {
         "overall": _mean(cells, OURS),
+        "cells": len(cells),
         "worst_family": families[worst],
         "worst": worst,
         "families": families,

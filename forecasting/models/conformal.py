@@ -15,7 +15,7 @@ import numpy as np
 
 from forecasting.models.past import Bools, Floats, Rows
 
-RATE: Final = np.float32(0.03)
+RATE: Final = np.float32(0.02)
 WIDEST: Final = 1.5
 """Of the logarithm, either way."""
 

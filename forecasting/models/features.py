@@ -15,23 +15,12 @@ UNKNOWN: Final = -1.0
 SHARED: Final = (
     "now", "back1", "back2", "minutes30", "hour", "hour_most", "hour_least", "hour_deviation", "hours6", "jump",
     "idle_hours6", "idle_day", "hours_busy", "hours_idle", "age_h", "all", "day_ago", "week_ago",
-    "now_by_hour", "back1_by_hour", "back2_by_hour", "hours_calm", "spikes",
+    "now_by_hour", "back1_by_hour", "back2_by_hour", "hours_calm", "spikes", "slot_min",
 )  # fmt: skip
 AHEAD: Final = (
-    "median",
-    "up90",
-    "up95",
-    "up99",
-    "last_from",
-    "linear_from",
-    "day_ago_ahead",
-    "week_ago_ahead",
-    "ahead_min",
-    "day_most_by_hour",
-    "week_most_by_hour",
-    "hour_ago_by_hour",
-    "hours6_ago_by_hour",
-)
+    "median", "up90", "up95", "up99", "last_from", "linear_from", "day_ago_ahead", "week_ago_ahead", "ahead_min",
+    "day_most_by_hour", "week_most_by_hour", "hour_ago_by_hour", "hours6_ago_by_hour",
+)  # fmt: skip
 FEATURES: Final = SHARED + AHEAD
 _OLD_H: Final = 192.0
 _MOST: Final = 1e6
@@ -66,9 +55,8 @@ def _shared(past: Past, level: Level) -> Floats:
     seasons = [_known(past.mean_at(0, back_s), scale) for back_s in (DAY_S, WEEK_S)]
     hour = level.hour + LEAST
     ratios = [past.back(n) / hour for n in range(3)]
-    return np.stack(
-        [*(each / scale for each in by_scale), *plain, *seasons, *ratios, past.hours_calm, past.spikes], axis=1
-    )
+    spikes = [past.hours_calm, past.spikes, np.full_like(hour, past.step_s / 60)]
+    return np.stack([*(each / scale for each in by_scale), *plain, *seasons, *ratios, *spikes], axis=1)
 
 
 def _known(mean: Floats, scale: Floats) -> Floats:

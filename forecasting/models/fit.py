@@ -17,10 +17,12 @@ from forecasting.models.weights import pinball
 from forecasting.protocol import QUANTILES, Examples
 
 ITERATIONS: Final = 80
-RATE: Final = 0.1
-LEAST_ROWS: Final = 40
-"""In a leaf."""
+RATE: Final = 0.06
+LEAST_ROWS: Final = 80
+"""In a leaf. Fewer, or a higher rate, tell the past better and what comes worse."""
 L2: Final = 1.0
+CHANCE: Final = {"max_iter": 120, "learning_rate": 0.1, "min_samples_leaf": 40}
+"""Spikes are rare, and their signs are fine: as few leaves tell them worse."""
 BINS: Final = 63
 MOST_ROWS: Final = 70_000
 """For quantiles; chances are quick to fit, and spikes are rare."""
@@ -89,7 +91,8 @@ def _missed_quantiles(trees: Trees, held: Examples) -> float:
 
 def _spikes(rows: Examples) -> Trees:
     calm = ~rising(rows.features)
-    return chance_trees(FEATURES, rows.features[calm], rows.spike[calm])
+    some = rows.picked(calm)
+    return chance_trees(FEATURES, some.features, some.spike, alike(some))
 
 
 def _missed_spikes(trees: Trees, held: Examples) -> float:
@@ -114,6 +117,13 @@ def weights(rows: Examples) -> Floats:
     return (each / max(float(each.mean()), 1e-12)).astype(np.float32)
 
 
+def alike(rows: Examples) -> Floats:
+    """Each cell the same."""
+    _, cell, count = np.unique(rows.cell, return_inverse=True, return_counts=True)
+    each = (1 / np.maximum(count, _FEW))[cell]
+    return (each / max(float(each.mean()), 1e-12)).astype(np.float32)
+
+
 def quantile_trees(
     features: tuple[str, ...], rows: Floats, target: Floats, weight: Floats, quantiles: Sequence[float]
 ) -> Trees:
@@ -129,14 +139,15 @@ def quantile_trees(
     return exported(features, grown)
 
 
-def chance_trees(features: tuple[str, ...], rows: Floats, happened: NDArray[np.bool_]) -> Trees:
+def chance_trees(features: tuple[str, ...], rows: Floats, happened: NDArray[np.bool_], weight: Floats) -> Trees:
     """Trees with one output: log odds that it `happened`, given a row; of one in a million when it never did."""
     from sklearn.ensemble import HistGradientBoostingClassifier
 
     if len(np.unique(happened)) < 2:
         return _never(features)
+    model = HistGradientBoostingClassifier(**_shape() | CHANCE)
     with _one_core():
-        return exported(features, [HistGradientBoostingClassifier(**_shape()).fit(rows, happened)])
+        return exported(features, [model.fit(rows, happened, sample_weight=weight)])
 
 
 def exported(features: tuple[str, ...], models: Sequence[Any]) -> Trees:

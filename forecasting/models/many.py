@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from forecasting.models.classical import RESIDUALS, Classical, Told
 from forecasting.models.conformal import Conformal
-from forecasting.models.features import features
+from forecasting.models.features import FEATURES, features
 from forecasting.models.margin import Margin
 from forecasting.models.past import DAY_S, SPIKE, Floats, Level, Past, Rows, decay
 from forecasting.models.trees import Trees, load
@@ -46,9 +46,14 @@ ON_OFF_IDLE: Final = 0.5
 
 @cache
 def shipped() -> Mapping[str, Trees]:
-    """The trees that came with the program; `docs/forecasting.md` says what they saw."""
+    """The trees that came with the program. Raises ValueError where they are of another."""
     with as_file(files("forecasting.models") / "shipped.npz") as path:
-        return load(path) if path.exists() else {}
+        trees = load(path)
+    if any(each.features != FEATURES for each in trees.values()):
+        raise ValueError(
+            "the trees shipped ask for other features: train them anew with python -m forecasting.pretrain"
+        )
+    return trees
 
 
 @dataclass(slots=True)

@@ -33,7 +33,8 @@ SPLITS: Final = LEAVES - 1
 MOST_TREES: Final = 2000
 _CHUNK: Final = 2048
 """Rows told at once: their words stay in the cache."""
-_LOWEST: Final = np.array([(n & -n).bit_length() - 1 if n else 0 for n in range(2**LEAVES)], np.uint8)
+_WORDS: Final = np.arange(2**LEAVES)
+_LOWEST: Final = np.log2(np.maximum(_WORDS & -_WORDS, 1)).astype(np.uint8)
 """Number of the lowest bit of a word."""
 
 
