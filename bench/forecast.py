@@ -20,6 +20,8 @@ all.
                 Goals: 0.40 at 10 min, 0.57 at 30 min
     rows        relspl of ours, of those it listens to, and of others; slow ones on a sample of series and origins,
                 where `ours` is ours on the same sample
+    day_ahead   the next 24 h by the hour, on a sample: mean absolute error over that of yesterday's hours, of each
+                candidate and of the one that a back-test chose
     cost        CPU of a slot learnt and told of a series, of 20,000 series, and of a fit of trees
 
 The folder holds CSV files; a family is the first word of a file's name:
@@ -43,6 +45,7 @@ import numpy as np
 
 import forecasting.traces
 from bench import forecast_figures as figures
+from bench.forecast_days import day_rows
 from bench.forecast_rivals import rivals
 from bench.machine import described
 from forecasting.demand import BLOCK, HORIZONS_S, ensemble
@@ -118,6 +121,7 @@ def measured(folder: Path, *, jobs: int, slow: bool, progress: Progress) -> dict
         "best_single": figures.best_single(steady),
         "rows": figures.rows(steady) + (rivals(steady, progress) if slow else []),
         "wider": {name: _figures(cells) for name, cells in circles.items() if cells},
+        "day_ahead": day_rows(steady, progress) if slow else None,
         "cost": _cost(refit_s, len(examples), progress),
     }
 
@@ -151,7 +155,7 @@ def _cost(refit_s: float, rows: int, progress: Progress) -> dict[str, Any]:
 
 def _shown(said: dict[str, Any]) -> str:
     """For people: a line a figure."""
-    wanted = ("data", "relspl", "ov1", "coverage", "controller", "spikes", "best_single", "wider", "cost")
+    wanted = ("data", "relspl", "ov1", "coverage", "controller", "spikes", "best_single", "wider", "day_ahead", "cost")
     lines = [f"{name:12}{json.dumps(said[name])}" for name in wanted]
     rows = (f"  {row['model']:14}" + json.dumps({k: v for k, v in row.items() if k != "model"}) for row in said["rows"])
     return "\n".join([*lines, "rows", *rows])

@@ -56,14 +56,14 @@ def day_ahead(hours: Hours, begins_s: float) -> DayAhead | None:
     None where not even a day is known.
     """
     hours = _whole(hours)
-    able = {name: tell for name, (needs, tell) in _candidates().items() if len(hours) >= needs}
+    able = {name: tell for name, (needs, tell) in candidates().items() if len(hours) >= needs}
     if not able:
         return None
     days = min(DAYS, len(hours) // DAY - 1)
     wrong = {
         name: _wrong(hours, begins_s, days, tell)
         for name, tell in able.items()
-        if days > 0 and len(hours) >= _candidates()[name][0] + days * DAY
+        if days > 0 and len(hours) >= candidates()[name][0] + days * DAY
     }
     best = min(wrong, key=lambda name: wrong[name]) if wrong else next(iter(able))
     return DayAhead(best, able[best](hours, begins_s), wrong)
@@ -94,7 +94,7 @@ def can_explain() -> bool:
 Tell = Callable[[Hours, float], Hours]
 
 
-def _candidates() -> dict[str, tuple[int, Tell]]:
+def candidates() -> dict[str, tuple[int, Tell]]:
     """Name to the hours it needs, and how it tells; the simplest first."""
     rules: dict[str, tuple[int, Tell]] = {
         "yesterday": (DAY, lambda hours, _: hours[-DAY:]),
