@@ -78,12 +78,14 @@ def test_once_a_minute_every_series_is_spoken_of_from_its_first_whole_minute_on(
     assert day.carrier.said(DEAD_LETTERS) == []
 
 
-def test_in_its_first_minutes_a_series_is_expected_to_stay_with_room_above(day: Day) -> None:
+def test_in_its_first_minutes_a_series_is_expected_to_stay_and_to_burst_once_in_a_while(day: Day) -> None:
+    """As others did that were as young: they often stayed, and now and then came in force."""
     for record in day.said()[:10]:
         assert record.pattern == "young"
         for horizon in record.horizons:
             assert horizon.rps["0.5"] == pytest.approx(20.0, rel=0.15)
-            assert 20.5 < horizon.rps["0.99"] < 60.0
+            assert horizon.rps["0.5"] <= horizon.rps["0.95"] < 40.0
+            assert horizon.rps["0.95"] <= horizon.rps["0.99"] < 200.0
 
 
 def test_steady_demand_is_expected_to_stay_where_it_is_with_room_above(day: Day) -> None:
