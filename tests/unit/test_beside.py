@@ -46,9 +46,7 @@ async def test_a_process_that_dies_is_replaced(beside: Beside) -> None:
     assert await beside.ask(Question(abs, (-3,))) == 3
 
 
-async def test_questions_with_a_deadline_of_their_own_are_answered_in_another_process_and_hold_up_no_short_one() -> (
-    None
-):
+async def test_long_questions_are_answered_in_another_process_and_hold_up_no_short_one() -> None:
     lanes = Lanes()
     await lanes.start()
     try:
