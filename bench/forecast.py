@@ -71,7 +71,10 @@ def walked(made: Sequence[Panel], jobs: int, progress: Progress) -> tuple[list[C
     """Cells of all panels, what the trees were fitted to, and how long that took."""
     with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
         firsts = np.cumsum([0, *(len(panel.traces) for panel in made)])[:-1].tolist()
-        lives = list(pool.map(learned, made, [None] * len(made), firsts))
+        lives = []
+        for panel, life in zip(made, pool.map(learned, made, [None] * len(made), firsts), strict=True):
+            progress(f"past of {_named(panel)}")
+            lives.append(life)
         examples = joined([part for _, part in lives])
         progress(f"fitting trees to {len(examples)} examples")
         began_s = time.process_time()
@@ -80,9 +83,13 @@ def walked(made: Sequence[Panel], jobs: int, progress: Progress) -> tuple[list[C
         took_s = time.process_time() - began_s
         found: list[Cell] = []
         for panel, part in zip(made, pool.map(scored, made, [m for m, _ in lives], [trees] * len(made)), strict=True):
-            progress(f"scored {len(panel.traces)} series of {len(panel.values)} slots of {panel.step_s:g} s")
+            progress(f"test of {_named(panel)}")
             found += part
     return found, examples, took_s
+
+
+def _named(panel: Panel) -> str:
+    return f"{len(panel.traces)} series of {len(panel.values)} slots of {panel.step_s:g} s"
 
 
 def update_ms(blocks: int = 25, warm: int = 60, timed: int = 20) -> float:
@@ -102,7 +109,9 @@ def measured(folder: Path, *, jobs: int, slow: bool, progress: Progress) -> dict
     """Everything. Raises ValueError where there is nothing to score."""
     left_out: list[dict[str, str]] = []
     traces = forecasting.traces.read(folder, lambda what, why: left_out.append({"what": what, "why": why}))
-    made = panels(traces, HORIZONS_S)
+    made = sorted(
+        panels(traces, HORIZONS_S), key=lambda panel: -len(panel.values)
+    )  # so that no core waits for a long one
     progress(f"{len(traces)} series, {len(made)} sets of equal slots and length: their past")
     found, examples, refit_s = walked(made, jobs, progress)
     if not found:
