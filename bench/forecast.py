@@ -64,7 +64,7 @@ Progress = Callable[[str], None]
 def scored(panel: Panel, model: Many, trees: dict[str, Trees]) -> list[Cell]:
     """The test of a panel, told by a model that has lived its past."""
     model.adopt(trees)
-    return cells(tested(model, panel, TELLERS))
+    return cells(tested(model, panel, TELLERS if trees else TELLERS[:-1]))
 
 
 def walked(made: Sequence[Panel], jobs: int, progress: Progress) -> tuple[list[Cell], Examples, float]:
