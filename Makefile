@@ -50,7 +50,7 @@ lock: $(READY) ## pin what pyproject.toml asks for, with hashes and without addr
 	@$(BIN)/uv pip compile pyproject.toml --extra embedded --extra forecast --extra kubernetes --extra aws --extra keda --group dev --universal --generate-hashes --no-emit-index-url --no-header -q -o requirements.lock
 
 clean: ## forget the virtual environment, caches and run folders
-	rm -rf $(VENV) .tradewind .bench-env .bench-env-litellm .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	rm -rf $(VENV) .tradewind .bench-env .bench-env-litellm .bench-env-forecast .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

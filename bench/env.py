@@ -1,4 +1,4 @@
-"""Environments of the bench's own for what it is compared with: `.bench-env` from `bench/peers.lock`, and LiteLLM's.
+"""Environments of the bench's own for what it is compared with: `.bench-env` from `bench/peers.lock`, and two more.
 
 Peers are not dependencies of ours, and some of them pin what we use; so they live apart. An environment is made on
 first use (about a minute), again when its lock changes, and is found ready otherwise.
@@ -27,6 +27,11 @@ def peers_python() -> Path:
 def gateways_python() -> Path:
     """The interpreter that has the gateways of `litellm.lock`; raises as `peers_python` does."""
     return _python(ROOT / ".bench-env-litellm", LOCKS / "litellm.lock")
+
+
+def forecasters_python() -> Path:
+    """The interpreter that has the forecasters of `forecasters.lock`; raises as `peers_python` does."""
+    return _python(ROOT / ".bench-env-forecast", LOCKS / "forecasters.lock")
 
 
 def _python(home: Path, lock: Path) -> Path:
@@ -84,3 +89,4 @@ def _alone(lock: Path) -> Iterator[None]:
 if __name__ == "__main__":
     print(peers_python())
     print(gateways_python())
+    print(forecasters_python())

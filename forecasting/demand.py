@@ -1,179 +1,288 @@
 """Demand some horizons ahead, by quantile, for every (service, origin, class) that was heard.
 
 ```
- slots ─► minute open ─── end + grace ──► closed: one value per series ─► models ─► spoken once
+ demand ─────────► minutes ─► closed ─► blocks of 64 series: learn, forecast ─┬─► demand-forecast
+ demand-history ─► recalled ───────────────▲      │ once an hour              └─► demand-history
+                                           │      ▼
+                               trees ◄─ refit ◄─ lessons     (in a process beside the loop, once a day)
 ```
 
-A minute in which nobody at all was heard is a gap: the last minute is carried forward and nothing is learnt from it.
-In any other minute a series that was not heard had no demand. Gateways say nothing of seconds without a request, so a
-dead gateway among living ones cannot be told from a quiet one here: endpoint health is where to look for that.
+A series is spoken of from its first whole minute on: what is not known of it yet, the trees that were shipped know of
+others. Hours of state come back from the demand topic, a week of each series from its history: see decision 16. What is
+learnt waits for the first view, so that it does not matter which of the two was read first.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from math import floor
-from typing import Final
+from typing import Any, Final
 
-from forecasting.models.last_value import RESIDUALS, LastValue
-from forecasting.protocol import Forecaster
-from streams import signals
+import numpy as np
+from numpy.typing import NDArray
+
+from forecasting.lessons import MOST, Lessons
+from forecasting.minutes import IDLE, MINUTE_S, SERIES, Key, Minutes
+from forecasting.models.fit import can_fit, refit
+from forecasting.models.many import JUDGED_S, RESIDUALS, Many, shipped
+from forecasting.models.trees import Trees, unpacked
+from forecasting.protocol import QUANTILES, Floats, Forecast, Forecasters
 from streams.contract.errors import shown
-from streams.contract.records import Demand, DemandForecast, Horizon
-from streams.runtime.step import Heard, Refusal
+from streams.contract.records import Demand, DemandForecast, DemandHistory, Horizon, Pattern
+from streams.runtime.step import Heard, Question, Refusal
 
-Key = tuple[str, str, str]
-MINUTE_S: Final = 60.0
 HORIZONS_S: Final = (300.0, 600.0, 1800.0, 3600.0)
-QUANTILES: Final = (0.5, 0.9, 0.95, 0.99)
+SPIKE_WITHIN_S: Final = 600.0
 GRACE_S: Final = 10.0
 """A minute is closed this long after its end: slots may grow for some seconds, and have to come here."""
 MEMORY_S: Final = (RESIDUALS + 1) * MINUTE_S + HORIZONS_S[-1]
-"""What the longest horizon looks back on. A series without demand for so long is forgotten; a restart reads as much."""
-SERIES: Final = 5000
-"""Series kept apart; new ones beyond them are left out, and said to be."""
-_MEMORY: Final = round(MEMORY_S / MINUTE_S)
-_COUNT: Final = 2**53
+"""What the longest horizon's residuals look back on: a restart reads as much of the demand topic."""
+BLOCK: Final = 16
+"""Series that learn together: fewer cost more each, more cost a small fleet for places nobody lives in."""
+STAGGER_S: Final = 0.02
+"""Blocks learn one after the other, so that twenty thousand series never hold up the loop for seconds."""
+AT_ONCE: Final = 400
+"""Minutes of blocks learnt in one go, about a second's work: a restart of many series is spread over ticks."""
+REFIT: Final = 24 * 60
+"""Minutes from one fit of trees to the next; lessons are spread over twice as many."""
+LEAST_LESSONS: Final = 5000
+REFIT_WITHIN_S: Final = 120.0
+_HOUR: Final = 60
+_WORDS: Final = len(HORIZONS_S) * 2 * REFIT / (JUDGED_S / MINUTE_S)
+"""Of a series in two days."""
 
 
-def lv_add() -> Forecaster:
-    """The model of a new series."""
-    return LastValue(HORIZONS_S, step_s=MINUTE_S)
+def ensemble() -> Forecasters:
+    """The model of a new block."""
+    return Many(BLOCK, MINUTE_S, [round(ahead_s / MINUTE_S) + 1 for ahead_s in HORIZONS_S])
 
 
 @dataclass(slots=True)
-class Series:
-    """A model, and the number of the last minute with demand."""
+class Block:
+    """Sixty-four places, and the first minute they were not taught."""
 
-    model: Forecaster
-    asked: int
+    model: Forecasters
+    places: NDArray[np.intp]
+    next: int
+
+
+@dataclass(slots=True)
+class History:
+    """What a history record said."""
+
+    made_at_s: float
+    first: int
+    means: Floats
+    mean_s: float
+
+    @property
+    def asked(self) -> int:
+        """The last minute in which there was demand; the beginning of time when there was none."""
+        (busy,) = np.nonzero(np.nan_to_num(self.means) > 0)
+        return int((self.first + busy[-1] + 1) * self.mean_s // MINUTE_S) - 1 if len(busy) else 0
 
 
 @dataclass(slots=True)
 class Expected:
-    """Series by key, and the minutes that are not closed yet. A minute's number is its start over 60."""
+    """Minutes, blocks of series, and histories that no block was taught yet."""
 
-    series: dict[Key, Series] = field(default_factory=dict)
-    open: dict[int, dict[tuple[str, float, float], Demand]] = field(default_factory=dict)
-    """Minute to the last word of each source on each slot (start, length)."""
-    next: int | None = None
-    """The first minute that is not closed; None before anything was heard."""
-    spoken: int | None = None
-    """`next` when a view spoke last, and when that was."""
+    minutes: Minutes = field(default_factory=Minutes)
+    blocks: list[Block] = field(default_factory=list)
+    histories: dict[Key, History] = field(default_factory=dict)
+    lessons: Lessons = field(default_factory=Lessons)
+    trees: dict[str, Trees] = field(default_factory=dict)
+    """Those fitted here that were better than those before them."""
+    spoken: list[int] = field(default_factory=list)
+    """The blocks that learned when last there was something to learn, and when that was."""
     spoken_at_s: float = float("-inf")
 
 
 class ExpectDemand:
     """The stage: demand in, forecasts out, once for each closed minute (the newest, when several closed at once)."""
 
-    def __init__(self, *, model: Callable[[], Forecaster] = lv_add, grace_s: float = GRACE_S) -> None:
+    def __init__(
+        self, *, model: Callable[[], Forecasters] = ensemble, grace_s: float = GRACE_S, refits: bool | None = None
+    ) -> None:
+        """`refits`: whether trees are fitted anew; None: where scikit-learn is there."""
         self.model, self.grace_s = model, grace_s
+        self.refits = can_fit() if refits is None else refits
 
     def empty(self) -> Expected:
         """Nothing was heard."""
         return Expected()
 
-    def screen(self, state: Expected, heard: Heard[Demand]) -> Iterable[Refusal]:
-        """Refuse slots that no minute can hold, and those from the future."""
+    def screen(self, state: Expected, heard: Heard[Any]) -> Iterable[Refusal]:
+        """Refuse slots that no minute can hold, those from the future, and histories in slots that are not ours."""
         for position, record, stamp_s in _stamped(heard):
-            if record.slot_s > MINUTE_S:
-                yield Refusal(position, "slot_s", shown(record.slot_s), "is longer than the minute it is summed over")
-            elif record.at_s > stamp_s + MINUTE_S:
-                yield Refusal(position, "at_s", shown(record.at_s), "is more than a minute ahead of its own message")
+            match record:
+                case Demand() if record.slot_s > MINUTE_S:
+                    reason = "is longer than the minute it is summed over"
+                    yield Refusal(position, "slot_s", shown(record.slot_s), reason)
+                case Demand() if record.at_s > stamp_s + MINUTE_S:
+                    reason = "is more than a minute ahead of its own message"
+                    yield Refusal(position, "at_s", shown(record.at_s), reason)
+                case DemandHistory() if record.first_at_s % record.slot_s:
+                    yield Refusal(position, "first_at_s", shown(record.first_at_s), "is no whole multiple of slot_s")
 
-    def fold(self, state: Expected, heard: Heard[Demand]) -> Expected:
-        """Take slots in by their start; the last word on a slot holds, and a closed minute is closed.
-
-        Minutes are closed by the messages' own times too, so that a restore holds no more of them open than a day does.
-        """
+    def fold(self, state: Expected, heard: Heard[Any]) -> Expected:
+        """Take slots and histories in; nothing is learnt from them yet."""
         for _, record, stamp_s in _stamped(heard):
-            if state.next is None:
-                # the minute under way was heard in part only
-                state.next = floor(stamp_s / MINUTE_S) + 1
-            self._close(state, stamp_s)
-            minute = floor(record.at_s / MINUTE_S)
-            if minute >= state.next:
-                state.open.setdefault(minute, {})[record.source, record.at_s, record.slot_s] = record
+            if isinstance(record, Demand):
+                state.minutes.hear(record, stamp_s, self.grace_s)
+            else:
+                _remember(state.histories, record)
         return state
 
     def advance(self, state: Expected, now_s: float) -> Expected:
-        """Close the minutes that are over."""
-        self._close(state, now_s)
-        if state.next != state.spoken:
-            state.spoken, state.spoken_at_s = state.next, now_s
+        """Close the minutes that are over; blocks whose turn it is learn them, and speak when they have caught up."""
+        state.minutes.close(now_s - self.grace_s)
+        if not state.minutes.keys:
+            state.blocks.clear()
+        if not state.blocks:
+            _revive(state)
+        self._found(state)
+        spoken, left = [], AT_ONCE
+        for number, block in enumerate(state.blocks):
+            due = min(state.minutes.next or 0, int((now_s - self.grace_s - number * STAGGER_S) // MINUTE_S))
+            last = min(due, block.next + left)
+            if last > block.next:
+                left -= last - block.next
+                _learn(state, block, last)
+                spoken += [number] if last == due else []
+        if spoken:
+            state.spoken, state.spoken_at_s = spoken, now_s
+        state.minutes.taught(min((block.next for block in state.blocks), default=state.minutes.next or 0))
         return state
 
     def urgent(self, state: Expected) -> bool:
         """A forecast waits for the tick."""
         return False
 
-    def view(self, state: Expected, now_s: float) -> Iterable[DemandForecast]:
-        """One record a series at the moment a minute was closed, none at others; horizons that can be told already.
+    def view(self, state: Expected, now_s: float) -> Iterable[DemandForecast | DemandHistory]:
+        """Of the blocks that learned just now: a forecast a series, and once an hour its history.
 
-        `made_at_s` is the end of that minute.
+        `made_at_s` of a forecast is the end of the minute that was learned last.
         """
-        if state.next is None or now_s != state.spoken_at_s:
+        if now_s != state.spoken_at_s:
             return
-        for (service, origin, class_), series in sorted(state.series.items()):
-            if horizons := tuple(_horizons(series.model)):
-                yield DemandForecast(
-                    service=service,
-                    origin=origin,
-                    class_=class_,
-                    made_at_s=state.next * MINUTE_S,
-                    model=series.model.name,
-                    horizons=horizons,
-                )
+        for number in state.spoken:
+            block = state.blocks[number]
+            named = sorted((key, row) for row, key in _living(state.minutes, block))
+            forecast = block.model.forecast()
+            yield from (_said(key, row, block, forecast) for key, row in named)
+            if (block.next - 1) % _HOUR == number % _HOUR:
+                yield from (_history(key, row, block, now_s) for key, row in named)
 
-    def _close(self, state: Expected, now_s: float) -> None:
-        due = floor((now_s - self.grace_s) / MINUTE_S)
-        while state.next is not None and state.next < due:
-            if not state.series and not state.open:
-                state.next = due
-                return
-            self._learn(state, state.next, state.open.pop(state.next, None))
-            state.next += 1
+    def question(self, state: Expected) -> Question | None:
+        """A refit, once a day, when there is enough to learn from."""
+        if not self.refits or not state.lessons.due(REFIT, LEAST_LESSONS):
+            return None
+        than = {name: trees.packed() for name, trees in {**shipped(), **state.trees}.items()}
+        return Question(refit, (state.lessons.rows(), than), REFIT_WITHIN_S)
 
-    def _learn(self, state: Expected, minute: int, slots: dict[tuple[str, float, float], Demand] | None) -> None:
-        sums = _sums(slots.values()) if slots else {}
-        self._meet(state, minute, sums)
-        for key, series in list(state.series.items()):
-            series.model.learn(minute * MINUTE_S, float(sums.get(key, 0)) if slots else None)
-            if sums.get(key):
-                series.asked = minute
-            elif minute - series.asked >= _MEMORY:
-                del state.series[key]
+    def answer(self, state: Expected, answer: Any) -> Expected:
+        """Listen to the trees that were fitted from now on."""
+        state.trees |= {name: unpacked(arrays) for name, arrays in answer.items()}
+        state.lessons.learned()
+        for block in state.blocks:
+            block.model.adopt(state.trees)
+        return state
 
-    def _meet(self, state: Expected, minute: int, sums: dict[Key, int]) -> None:
-        """Give each new key a series while there is room."""
-        new = sorted(key for key, count in sums.items() if count and key not in state.series)
-        room = SERIES - len(state.series)
-        for key in new[:room]:
-            state.series[key] = Series(self.model(), minute)
-        if new[room:]:
-            signals.event(
-                "series_left_out", "warning", left_out=len(new[room:]), first="/".join(new[room]), most=SERIES
-            )
+    def _found(self, state: Expected) -> None:
+        """Blocks for all places there are."""
+        while len(state.blocks) * BLOCK < len(state.minutes.keys):
+            begin = len(state.blocks) * BLOCK
+            places = np.arange(begin, begin + BLOCK)
+            first = min(minute for minute, closed in state.minutes.closed.items() if closed.born)
+            state.blocks.append(Block(self.model(), places, first))
+            state.blocks[-1].model.adopt(state.trees)
 
 
-def _stamped(heard: Heard[Demand]) -> Iterable[tuple[int, Demand, float]]:
+def _revive(state: Expected) -> None:
+    """Give series that sleep, and had demand within a day, their place back: from the first minute to learn on."""
+    minutes = state.minutes
+    if not minutes.closed:
+        return
+    first = min(minutes.closed)
+    for key in sorted(state.histories.keys() - minutes.places.keys()):
+        asked = state.histories[key].asked
+        if first - asked < IDLE and (place := minutes.settle(key, first, asked)) is not None:
+            minutes.closed[first].born.append(place)
+
+
+def _learn(state: Expected, block: Block, last: int) -> None:
+    """Teach `block` the closed minutes up to `last`."""
+    share = min(1.0, MOST / (_WORDS * len(state.minutes.keys)))
+    for minute in range(block.next, last):
+        closed = state.minutes.closed[minute]
+        born = [place - int(block.places[0]) for place in closed.born if place in block.places]
+        if born:
+            block.model.reset(np.array(born, np.intp))
+        state.lessons.take(block.model.learn(minute, closed.values(block.places)), block.places, share)
+        for row in born:
+            _recall(state, block, row)
+    block.next = last
+
+
+def _recall(state: Expected, block: Block, row: int) -> None:
+    key = state.minutes.keys[block.places[row]]
+    if key is not None and (history := state.histories.pop(key, None)) and history.mean_s == block.model.mean_s:
+        block.model.recall(row, history.first, history.means)
+
+
+def _remember(histories: dict[Key, History], record: DemandHistory) -> None:
+    key = (record.service, record.origin, record.class_)
+    known = histories.get(key)
+    if (known is None and len(histories) < SERIES) or (known is not None and known.made_at_s <= record.made_at_s):
+        means = np.array([np.nan if rpm is None else rpm for rpm in record.rpm], np.float32)
+        histories[key] = History(record.made_at_s, int(record.first_at_s // record.slot_s), means, record.slot_s)
+
+
+def _living(minutes: Minutes, block: Block) -> Iterable[tuple[int, Key]]:
+    """(row, key) of the series in `block` that were taught something."""
+    for row, place in enumerate(block.places.tolist()):
+        if place < len(minutes.keys) and (key := minutes.keys[place]) and minutes.since[place] < block.next:
+            yield row, key
+
+
+def _said(key: Key, row: int, block: Block, forecast: Forecast) -> DemandForecast:
+    service, origin, class_ = key
+    within = HORIZONS_S.index(SPIKE_WITHIN_S)
+    pattern: Pattern = "young" if forecast.young[row] else "on_off" if forecast.on_off[row] else "steady"
+    return DemandForecast(
+        service=service,
+        origin=origin,
+        class_=class_,
+        made_at_s=block.next * MINUTE_S,
+        model=block.model.name,
+        horizons=tuple(_horizon(ahead_s, at, row, forecast) for at, ahead_s in enumerate(HORIZONS_S)),
+        spike=float(forecast.spike[row, within]),
+        spike_within_s=SPIKE_WITHIN_S,
+        pattern=pattern,
+    )
+
+
+def _horizon(ahead_s: float, at: int, row: int, forecast: Forecast) -> Horizon:
+    per_s = (forecast.quantiles[row, at] / MINUTE_S).tolist()
+    rps = {str(q): value for q, value in zip(QUANTILES, per_s, strict=True)}
+    return Horizon(ahead_s=ahead_s, rps=rps, provide_rps=float(forecast.provide[row, at]) / MINUTE_S)
+
+
+def _history(key: Key, row: int, block: Block, now_s: float) -> DemandHistory:
+    service, origin, class_ = key
+    first, means = block.model.remembered(row)
+    mean_s = block.model.mean_s
+    rpm = tuple(None if mean != mean else round(mean, 3) for mean in means.tolist())
+    return DemandHistory(
+        service=service,
+        origin=origin,
+        class_=class_,
+        made_at_s=now_s,
+        slot_s=mean_s,
+        first_at_s=first * mean_s,
+        rpm=rpm,
+    )
+
+
+def _stamped(heard: Heard[Any]) -> Iterable[tuple[int, Any, float]]:
     return zip(heard.positions.tolist(), heard.records, heard.stamps_s.tolist(), strict=True)
-
-
-def _sums(slots: Iterable[Demand]) -> dict[Key, int]:
-    """Arrivals by key."""
-    sums: dict[Key, int] = {}
-    for slot in slots:
-        for *key, arrived in zip(slot.service, slot.origin, slot.class_, slot.arrived, strict=True):
-            at = (key[0], key[1], key[2])
-            sums[at] = min(_COUNT, sums.get(at, 0) + arrived)
-    return sums
-
-
-def _horizons(model: Forecaster) -> Iterable[Horizon]:
-    for ahead_s in HORIZONS_S:
-        values = model.forecast(ahead_s, QUANTILES)
-        if values is not None:
-            rps = {str(q): value / MINUTE_S for q, value in zip(QUANTILES, values, strict=True)}
-            yield Horizon(ahead_s=ahead_s, rps=rps)

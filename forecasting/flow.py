@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from forecasting.capacity import PlanCapacity
-from forecasting.demand import GRACE_S, MEMORY_S, MINUTE_S, ExpectDemand
+from forecasting.demand import GRACE_S, MEMORY_S, ExpectDemand
+from forecasting.minutes import MINUTE_S
 from forecasting.plan.facts import FORGET_S
 from forecasting.plan.rates import MEMORY_S as RATES_S
 from forecasting.plan.site import Law, declared
@@ -19,8 +20,8 @@ PLAN_S = 10.0
 def steps(settings: Settings, law: Law = declared) -> tuple[Step, ...]:
     """The demand forecast, the risk of spot pools, the capacity plan. All their inputs have one partition.
 
-    Where demand had no gaps, all residuals of the forecast come back from the last five hours of it. `law`: which flows
-    may use which endpoints; without one, what classes declare.
+    Of the forecast, residuals come back from the last five hours of demand, seasons from its history. `law`: which
+    flows may use which endpoints; without one, what classes declare.
     """
     return _forecast(settings), _spot_risk(settings), _plan(settings, law)
 
@@ -30,8 +31,11 @@ def _forecast(settings: Settings) -> Step:
     grace_s = max(GRACE_S, 2 * settings.lateness_s)
     return Step(
         name="forecast",
-        reads=(Reads(topics.DEMAND, Since(MEMORY_S + 2 * MINUTE_S + grace_s)),),
-        writes=(topics.DEMAND_FORECAST, topics.DEAD_LETTERS),
+        reads=(
+            Reads(topics.DEMAND, Since(MEMORY_S + 2 * MINUTE_S + grace_s)),
+            Reads(topics.DEMAND_HISTORY, Earliest()),
+        ),
+        writes=(topics.DEMAND_FORECAST, topics.DEMAND_HISTORY, topics.DEAD_LETTERS),
         stage=ExpectDemand(grace_s=grace_s),
         every_s=settings.tick_s,
     )

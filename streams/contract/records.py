@@ -507,6 +507,14 @@ class Horizon(Record, frozen=True, kw_only=True):
     ahead_s: Seconds
     rps: dict[Annotated[str, Meta(pattern=r"^0\.[0-9]+$(?!\n)")], Amount]
     """Quantile ("0.95") to requests per second."""
+    slot_s: Seconds = 60.0
+    """Length of the slot it is the mean of."""
+    provide_rps: Amount | None = None
+    """What to provide for, so that about 1 % of demand goes unmet: learnt from what would have been, lately."""
+
+
+Pattern = Literal["steady", "on_off", "young"]
+"""How a series behaves: on_off ones rest and burst, and no quantile helps them (let them queue); young: under a day."""
 
 
 class DemandForecast(Record, frozen=True, kw_only=True):
@@ -519,7 +527,23 @@ class DemandForecast(Record, frozen=True, kw_only=True):
     model: Name
     horizons: tuple[Horizon, ...]
     spike: Share | None = None
-    """Probability that demand doubles within the first horizon."""
+    """Probability that demand exceeds twice the trailing hour's mean within `spike_within_s`."""
+    spike_within_s: Seconds = 600.0
+    pattern: Pattern = "steady"
+
+
+class DemandHistory(Record, frozen=True, kw_only=True):
+    """What a series held for the last week: how a forecaster that starts anew knows the time of day and of the week."""
+
+    service: Name
+    origin: Name
+    class_: Name = msgspec.field(name="class")
+    made_at_s: UnixS
+    slot_s: Annotated[float, Meta(ge=60, le=3600)] = 300.0
+    first_at_s: UnixS
+    """Where the first slot begins: a whole multiple of `slot_s`."""
+    rpm: Annotated[tuple[Annotated[float, Meta(ge=0, le=1e12)] | None, ...], Meta(max_length=10_000)]
+    """Requests per minute, slot by slot; None: nobody measured."""
 
 
 class SpotEvidence(Record, frozen=True, kw_only=True):

@@ -79,9 +79,9 @@ ROLES: Final[tuple[Role, ...]] = (
         says="tradewind worker forecasting",
         reads=(
             *(t.FLEET, t.ORDERS, t.DEMAND, t.DEMAND_FORECAST, t.ENDPOINT_HEALTH, t.SPOT_PRICES, t.CARBON_INTENSITY),
-            *(t.INTERRUPTIONS, t.SPOT_RISK, t.CAPACITY, t.CAPACITY_PLAN),
+            *(t.INTERRUPTIONS, t.SPOT_RISK, t.CAPACITY, t.CAPACITY_PLAN, t.DEMAND_HISTORY),
         ),
-        writes=(t.DEMAND_FORECAST, t.SPOT_RISK, t.CAPACITY_PLAN, t.DEAD_LETTERS),
+        writes=(t.DEMAND_FORECAST, t.DEMAND_HISTORY, t.SPOT_RISK, t.CAPACITY_PLAN, t.DEAD_LETTERS),
         rooms=("forecasting",),
     ),
     Role(

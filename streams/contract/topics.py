@@ -182,6 +182,15 @@ DEMAND_FORECAST: Final = Topic(
     time_field="made_at_s",
     says="Demand some horizons ahead, by quantile.",
 )
+DEMAND_HISTORY: Final = Topic(
+    name="demand-history.v1",
+    record=r.DemandHistory,
+    key=("service", "origin", "class_"),
+    cleanup="compact,delete",
+    retention_s=8 * DAY_S,
+    time_field="made_at_s",
+    says="A week of each series, written once an hour: what a forecaster that starts anew knows of it.",
+)
 SPOT_RISK: Final = Topic(
     name="spot-risk.v1",
     record=r.SpotRisk,
@@ -263,6 +272,7 @@ TOPICS: Final[tuple[Topic, ...]] = (
     ENDPOINT_HEALTH,
     DEMAND,
     DEMAND_FORECAST,
+    DEMAND_HISTORY,
     SPOT_RISK,
     CAPACITY_PLAN,
     CAPACITY,

@@ -39,7 +39,8 @@ class Beside:
         async with self._turn:
             try:
                 await self._ready()
-                return await self._within(self._deadline_s, (question.ask, question.given))
+                seconds = self._deadline_s if question.deadline_s is None else question.deadline_s
+                return await self._within(seconds, (question.ask, question.given))
             except (TimeoutError, EOFError, OSError) as error:
                 self.stop()
                 signals.event("question_failed", "warning", ask=question.ask.__name__, reason=repr(error))
@@ -79,6 +80,30 @@ class Beside:
             return answer
         signals.event("question_failed", "warning", ask=work[0].__name__, reason=answer)
         return None
+
+
+class Lanes:
+    """Two processes: short questions are not held up by those with a deadline of their own, such as fits of models.
+
+    The second one starts with its first question.
+    """
+
+    def __init__(self) -> None:
+        self._short, self._long = Beside(), Beside()
+
+    async def start(self) -> None:
+        """Warm up for short questions."""
+        await self._short.start()
+
+    async def ask(self, question: Question) -> Any:
+        """See `Beside.ask`."""
+        lane = self._short if question.deadline_s is None or question.deadline_s <= DEADLINE_S else self._long
+        return await lane.ask(question)
+
+    def stop(self) -> None:
+        """End both, whatever they are doing."""
+        self._short.stop()
+        self._long.stop()
 
 
 def _round_trip(line: Connection, work: tuple[Any, tuple[Any, ...]]) -> tuple[bool, Any]:

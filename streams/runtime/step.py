@@ -108,6 +108,8 @@ class Question:
 
     ask: Callable[..., Any]
     given: tuple[Any, ...]
+    deadline_s: float | None = None
+    """How long the work may take; None: what the carrier gives everybody. Longer ones do not hold up the others."""
 
 
 @runtime_checkable

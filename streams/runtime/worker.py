@@ -21,7 +21,7 @@ from streams.contract.errors import Stop, TradewindError
 from streams.contract.topics import Topic
 from streams.runtime import admin, clock
 from streams.runtime.access import warn_if_open
-from streams.runtime.beside import Beside
+from streams.runtime.beside import Lanes
 from streams.runtime.room import Act, Room
 from streams.runtime.sender import Sender
 from streams.runtime.shared import SharedReader
@@ -62,7 +62,7 @@ async def carried(
     """
     from streams.runtime.kafka import build_app
 
-    sender, beside = Sender(settings), Beside()
+    sender, beside = Sender(settings), Lanes()
     works: list[_Work] = []
     async with contextlib.AsyncExitStack() as stack:
         act = await stack.enter_async_context(hands()) if hands else None

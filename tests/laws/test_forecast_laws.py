@@ -11,16 +11,18 @@ from itertools import pairwise
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from forecasting.demand import HORIZONS_S, QUANTILES, ExpectDemand, Expected
+from forecasting.demand import HORIZONS_S, ExpectDemand, Expected
 from forecasting.models.last_value import LastValue
-from forecasting.protocol import Forecaster
+from forecasting.models.many import Many
+from forecasting.protocol import QUANTILES, Floats, Forecast, Forecaster
 from streams.contract.records import Demand, DemandForecast
 from streams.contract.topics import DEMAND
 from streams.runtime.batch import Batch, Message
 from streams.runtime.step import Heard
+from tests.unit.pretend_forecasters import Spy
 
 MODELS: dict[str, Callable[[], Forecaster]] = {"lv_add": lambda: LastValue(HORIZONS_S, least=3)}
 every_model = pytest.mark.parametrize("name", MODELS)
@@ -99,10 +101,118 @@ def test_on_stationary_noise_quantiles_cover_what_they_say(name: str, seed: int)
     assert np.abs(held / scored - np.array(QUANTILES)).max() < 0.025
 
 
+# ---------------------------------------------------------------- models of many series
+
+ROWS = 6
+few = settings(max_examples=5, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+"""A life of many series takes tenths of a second; what fails is small already."""
+
+
+@st.composite
+def pasts(draw: st.DrawFn) -> Floats:
+    """[slot, series] some dozen slots of series that are calm, bursting, idle, huge, full of gaps, or begin late."""
+    rng, slots = np.random.default_rng(draw(st.integers(0, 2**32))), draw(st.integers(1, 40))
+    levels = np.array([100.0, 5.0, 0.0, 1e11, 1e4, 300.0])
+    values = rng.poisson(np.minimum(levels, 1e9), (slots, ROWS)) * np.maximum(levels / 1e9, 1.0)
+    values[:, 1] *= rng.random(slots) < 0.2
+    values[rng.random(slots) < 0.05] *= 10
+    values[:, 4][rng.random(slots) < 0.5] = np.nan
+    values[: draw(st.integers(0, slots)), 5] = np.nan
+    values[rng.random(slots) < 0.1] = np.nan
+    return values.astype(np.float32)
+
+
+def many() -> Many:
+    return Many(ROWS, 300.0, [1, 2, 6, 12])
+
+
+def told(model: Many, values: Floats, first: int = 0) -> list[Forecast]:
+    """What `model` says after each slot."""
+    said = []
+    for n, each in enumerate(values):
+        model.learn(first + n, each)
+        said.append(model.forecast())
+    return said
+
+
+def alike(one: Forecast, other: Forecast, rows: slice = slice(None)) -> bool:
+    """Whether both say the same, to the bit, of `rows`."""
+    names = ("quantiles", "provide", "spike", "on_off", "young")
+    return all(getattr(one, name)[rows].tobytes() == getattr(other, name)[rows].tobytes() for name in names)
+
+
+@few
+@given(values=pasts(), first=st.integers(0, 30_000_000))
+def test_what_is_said_of_many_is_finite_and_not_negative_and_in_order(values: Floats, first: int) -> None:
+    for said in told(many(), values, first):
+        assert np.isfinite(said.quantiles).all()
+        assert (said.quantiles >= 0).all()
+        assert (np.diff(said.quantiles, axis=-1) >= 0).all()
+        assert np.isfinite(said.provide).all()
+        assert (said.provide >= said.quantiles[..., 0] * 0.999).all()
+        assert ((said.spike >= 0) & (said.spike <= 1)).all()
+        assert (np.diff(said.spike, axis=-1) >= 0).all()
+
+
+@few
+@given(past=pasts(), one=pasts(), other=pasts())
+def test_of_many_what_comes_later_changes_nothing_said_before(past: Floats, one: Floats, other: Floats) -> None:
+    for later in (one, other):
+        lives = zip(told(many(), np.concatenate([past, later])), told(many(), past), strict=False)
+        assert all(alike(said, alone) for said, alone in lives)
+
+
+@few
+@given(values=pasts(), with_them=pasts())
+def test_what_is_said_of_a_series_does_not_depend_on_those_beside_it(values: Floats, with_them: Floats) -> None:
+    slots = min(len(values), len(with_them))
+    beside = np.concatenate([values[:slots, :3], with_them[:slots, 3:]], axis=1)
+    lives = zip(told(many(), values[:slots]), told(many(), beside), strict=True)
+    assert all(alike(one, other, slice(0, 3)) for one, other in lives)
+
+
+@few
+@given(values=pasts())
+def test_asking_changes_nothing(values: Floats) -> None:
+    asked, silent = many(), many()
+    told(asked, values)
+    for n, each in enumerate(values):
+        silent.learn(n, each)
+    assert alike(asked.forecast(), silent.forecast())
+    assert alike(asked.forecast(), asked.forecast())
+
+
+@few
+@given(before=pasts(), values=pasts())
+def test_a_place_that_was_forgotten_knows_nothing_of_who_lived_there(before: Floats, values: Floats) -> None:
+    fresh, used = many(), many()
+    told(used, before)
+    used.reset(np.arange(ROWS))
+    for n in range(len(before)):
+        fresh.learn(n, np.full(ROWS, np.nan, np.float32))
+    lives = zip(told(fresh, values, len(before)), told(used, values, len(before)), strict=True)
+    assert all(alike(one, other) for one, other in lives)
+
+
+@few
+@given(seed=st.integers(0, 2**32), hours=st.integers(1, 30))
+def test_what_is_remembered_can_be_recalled(seed: int, hours: int) -> None:
+    rng, model, other = np.random.default_rng(seed), Many(ROWS, 300.0, [1, 2]), Many(ROWS, 300.0, [1, 2])
+    for slot in range(12 * hours):
+        model.learn(slot, rng.poisson(50, ROWS).astype(np.float32))
+    first, means = model.remembered(2)
+    other.learn(12 * hours, np.full(ROWS, 50, np.float32))
+    other.recall(2, first, means)
+    moved, again = other.remembered(2)
+    moved -= first
+    assert np.array_equal(again[: len(again) - moved], means[moved:], equal_nan=True)
+    assert other.forecast().young.tolist() == [True, True, hours < 24, True, True, True]
+
+
 # ---------------------------------------------------------------- the stage
 
 T0 = 1_763_938_800.0
-STAGE = ExpectDemand(model=lambda: LastValue(HORIZONS_S, least=3))
+STAGE = ExpectDemand(model=Spy, refits=False)
 Sent = tuple[float, Demand]
 """A message's time, and what it says."""
 

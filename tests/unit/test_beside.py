@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections.abc import AsyncIterator
 
 import pytest
 
-from streams.runtime.beside import Beside
+from streams.runtime.beside import Beside, Lanes
 from streams.runtime.step import Question
 
 
@@ -43,3 +44,17 @@ async def test_a_question_that_hangs_is_given_up_and_its_process_replaced(beside
 async def test_a_process_that_dies_is_replaced(beside: Beside) -> None:
     assert await beside.ask(Question(os._exit, (1,))) is None
     assert await beside.ask(Question(abs, (-3,))) == 3
+
+
+async def test_long_questions_are_answered_in_another_process_and_hold_up_no_short_one() -> None:
+    lanes = Lanes()
+    await lanes.start()
+    try:
+        short = await lanes.ask(Question(os.getpid, ()))
+        slow = asyncio.create_task(lanes.ask(Question(time.sleep, (30,), deadline_s=60.0)))
+        assert await lanes.ask(Question(os.getpid, ())) == short
+        assert not slow.done()
+    finally:
+        lanes.stop()
+        slow.cancel()
+    assert short != os.getpid()

@@ -84,6 +84,9 @@ SAID: dict[type[msgspec.Struct], msgspec.Struct] = {
             service="chat", origin="eu", class_="a", made_at_s=1, model="naive",
             horizons=(r.Horizon(ahead_s=60, rps={"0.5": 3.0, "0.95": 9.0}),), spike=0.1,
         ),
+        r.DemandHistory(
+            service="chat", origin="eu", class_="a", made_at_s=601, first_at_s=0, rpm=(3.0, None),
+        ),
         r.SpotRisk(pool="p/r/z/i/spot", made_at_s=1, hazard_per_h=0.1, low_per_h=0, high_per_h=0.2, reasons=("band",)),
         r.CapacityPlan(pool="p", plan_id="7", made_at_s=1, want=2, have=1, not_before_s=5, reason="noon"),
         r.Capacity(pool="p", at_s=1, ready=2),
@@ -124,6 +127,8 @@ BAD: list[tuple[type[msgspec.Struct], str, Damage]] = [
     (r.Order, "a name with a blank", lambda d: d.update(endpoint="eu 1")),
     (r.Fleet, "no capacity", lambda d: d["endpoints"][0].update(capacity_rps=0)),
     (r.DemandForecast, "a quantile that is none", lambda d: d["horizons"][0].update(rps={"95": 1.0})),
+    (r.DemandHistory, "slots shorter than a minute", lambda d: d.update(slot_s=1)),
+    (r.DemandHistory, "less than no demand", lambda d: d.update(rpm=[-1.0])),
     (r.SpotPrice, "a band beyond 4", lambda d: d.update(interruption_band=5)),
     (r.RoutingTable, "a share above one", lambda d: d["routes"][0].update(shares=[1.5])),
     (r.EndpointHealth, "an unknown verdict", lambda d: d.update(verdict=["tired"])),

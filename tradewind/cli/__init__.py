@@ -19,6 +19,7 @@ from tradewind.cli import (
     dead_letters,
     decisions,
     defer,
+    demand,
     demo,
     doctor,
     drain,
@@ -62,6 +63,7 @@ app.command("drain")(drain.drain)
 app.command("undrain")(drain.undrain)
 app.command("notice")(notice.notice)
 app.add_typer(collect.app, name="collect")
+app.command("demand")(demand.demand)
 app.add_typer(capacity.app, name="capacity")
 app.add_typer(decisions.app, name="decisions")
 app.add_typer(defer.app, name="defer")

@@ -7,7 +7,9 @@ from typing import Final
 
 import numpy as np
 
-from forecasting.demand import HORIZONS_S, MINUTE_S, QUANTILES
+from forecasting.demand import HORIZONS_S
+from forecasting.minutes import MINUTE_S
+from forecasting.protocol import QUANTILES
 from streams.contract.records import DemandForecast, Horizon
 from tradewind.world.demand import Demand
 from tradewind.world.ground import Flow, Ground
