@@ -76,7 +76,7 @@ class PlanState:
 
 
 class PlanCapacity:
-    """The stage. `law` says who may use what; a late second costs `usd_per_s`; replicas are planned to be `fill` full."""
+    """The stage. `law` says who may use what; a late second costs `usd_per_s`; replicas are to be `fill` full."""
 
     def __init__(
         self, law: Law = declared, *, usd_per_s: float = 0.001, carbon_usd_per_kg: float = 0.1, fill: float = FILL

@@ -1,7 +1,7 @@
 """One real Kafka for the whole test session, started by the first test that asks for it.
 
-    make test   ┌ one process:  tests/contract, tests/integration: real processes and brokers, one after the other
-                └ another:      all others, which ask nothing of the machine but its time
+make test   ┌ one process:  tests/contract, tests/integration: real processes and brokers, one after the other
+            └ another:      all others, which ask nothing of the machine but its time
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import pytest
 import pytest_asyncio
 
 from tradewind.embedded import EmbeddedKafka, Runtime, default_cache, prepare
-
 
 _BY_ITSELF = ("contract", "integration")
 """Folders of tests that start processes: two of them at once would be in each other's way."""

@@ -143,7 +143,7 @@ CARBON_INTENSITY: Final = Topic(
     cleanup="delete",
     retention_s=7 * DAY_S,
     experimental=True,
-    says="Carbon intensity of a grid zone; average and marginal, measured and forecast apart; hour by hour, so nothing is compacted away.",
+    says="Carbon intensity of a grid zone; average and marginal, measured and forecast apart, each hour kept.",
 )
 INTERRUPTIONS: Final = Topic(
     name="interruptions.v1",
