@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+PURE   := tests/golden tests/laws tests/replay tests/unit
 ARGS   ?=
 
 .DEFAULT_GOAL := help
@@ -16,8 +17,16 @@ help: ## this list
 demo: $(READY) ## the loop, live: real Kafka, real HTTP traffic, an outage (make demo ARGS="--seconds 90 --outage eu-west@45")
 	@$(BIN)/tradewind demo $(ARGS)
 
+# tests with brokers and processes mostly wait, those without only compute: side by side they take half as long
 test: $(READY) ## all tests, on a real Kafka (make test ARGS="tests/unit -k sketch")
-	@$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup $(ARGS)
+ifneq ($(strip $(ARGS)),)
+	@$(BIN)/python -m pytest $(ARGS)
+else
+	@mkdir -p build; echo "in the background: $(PURE)" >&2; \
+	$(BIN)/python -m pytest -p no:cacheprovider $(PURE) >build/pure.txt 2>&1 & pure=$$!; \
+	$(BIN)/python -m pytest tests/contract tests/integration; real=$$?; \
+	wait $$pure; pure=$$?; cat build/pure.txt; exit $$((real | pure))
+endif
 
 check: $(READY) ## ruff, mypy --strict, import walls, generated files in step, documentation
 	@$(BIN)/ruff check .

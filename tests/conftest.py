@@ -16,17 +16,6 @@ import pytest_asyncio
 
 from tradewind.embedded import EmbeddedKafka, Runtime, default_cache, prepare
 
-_BY_ITSELF = ("contract", "integration")
-"""Folders of tests that start processes: two of them at once would be in each other's way."""
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """For `--dist loadgroup`; without it nothing changes."""
-    for item in items:
-        if item.path.relative_to(Path(__file__).parent).parts[0] in _BY_ITSELF:
-            item.add_marker(pytest.mark.xdist_group("processes"))
-
-
 @pytest.fixture(scope="session")
 def kafka_runtime() -> Runtime:
     """Java and the verified jars, for tests that start brokers of their own; fetched once for the machine."""

@@ -283,7 +283,7 @@ ASSUMED: Final = (
     f"request, in longer ones for {MOST}, and the others go as these do",
     "served is answered within the class's SLO at the caller, deferred work by its deadline; late is answered after it",
     "replicas are paid for from their launch until they are gone, in an outage too; "
-    f"one that leaves drains for {DRAIN_S:g} s",
+    f"one that leaves is counted on no more, and serves on for {DRAIN_S:g} s, as behind a lifecycle hook",
     f"a replica without load draws {IDLE_POWER:.0%} of its power; used is what answers cost at full replicas",
     "no request carries a session or a prompt: caches and streams that break are not part of this world",
 )
