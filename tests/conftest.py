@@ -16,6 +16,7 @@ import pytest_asyncio
 
 from tradewind.embedded import EmbeddedKafka, Runtime, default_cache, prepare
 
+
 @pytest.fixture(scope="session")
 def kafka_runtime() -> Runtime:
     """Java and the verified jars, for tests that start brokers of their own; fetched once for the machine."""

@@ -37,6 +37,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Replicas added or taken away at once; None: as many as planned, so that a surge may jump."""
     cool_down_s: Wait = 300.0
     """For so long after any change of a pool nothing is taken away. What is to be added never waits."""
+    drain_s: Wait = 10.0
+    """What is to be taken away is counted out for so long before it is: tables learn of it while it still answers."""
     observe_s: Annotated[float, Meta(ge=0.5, le=3600)] = 5.0
     """Between two looks."""
     deadline_s: Annotated[float, Meta(ge=1, le=300)] = 15.0

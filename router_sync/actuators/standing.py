@@ -154,10 +154,24 @@ class Standing:
 
     def waits_for(self, plan: CapacityPlan, goal: int, entry: Entry) -> tuple[float, str]:
         """Until when `plan` is not carried out yet, and for what."""
-        cool_at_s = self.cools_from_s + entry.cool_down_s
-        shrinks = goal < (plan.have if (now := self.current()) is None else now) and not plan.by
+        until_s, what = max(self._waits(plan, goal, entry))
+        if not self._shrinks(plan, goal) or not entry.drain_s:
+            return until_s, what
+        return max(until_s, plan.made_at_s) + entry.drain_s, "what goes is counted out"
+
+    def counts_out(self, plan: CapacityPlan, goal: int, entry: Entry, now_s: float) -> bool:
+        """Whether what `plan` takes away is not to be counted on any more, and is there still."""
+        open_ = plan.plan_id != self.answered and not self.grown_old(plan, entry, now_s)
+        return open_ and self._shrinks(plan, goal) and now_s >= max(self._waits(plan, goal, entry))[0]
+
+    def _waits(self, plan: CapacityPlan, goal: int, entry: Entry) -> list[tuple[float, str]]:
         waits = [(plan.not_before_s, "it is not to be before"), (self.doing.again_at_s, "it is tried again")]
-        return max([*waits, (cool_at_s, "the pool cools down")] if shrinks else waits)
+        if self._shrinks(plan, goal) and not plan.by:
+            waits.append((self.cools_from_s + entry.cool_down_s, "the pool cools down"))
+        return waits
+
+    def _shrinks(self, plan: CapacityPlan, goal: int) -> bool:
+        return goal < (plan.have if (now := self.current()) is None else now)
 
     def due(self, bounds: Bounds, entry: Entry, now_s: float) -> Order | None:
         """What the actuator is to do now; None: nothing."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Final
 
-from router_sync.actuators.bounds import Bounds, clamped
+from router_sync.actuators.bounds import Bounds, clamped, one_step
 from router_sync.actuators.entry import Entry
 from router_sync.actuators.standing import Patience, Standing
 from streams.contract.records import Capacity, CapacityPlan
@@ -28,7 +28,7 @@ def capacity(
     return Capacity(
         pool=pool,
         at_s=standing.seen_at_s if seen is not None and standing.seen_at_s is not None else now_s,
-        ready=seen.ready if seen is not None else bounds.replicas,
+        ready=_counted(standing, bounds, entry, now_s) if acts else _ready(standing, bounds),
         starting=seen.starting if seen is not None else 0,
         failed=standing.launches.failed,
         cold_start_s=standing.launches.cold_start_s,
@@ -36,6 +36,22 @@ def capacity(
         note="; ".join(_notes(standing, bounds, entry, now_s, acts=acts))[:_LONGEST],
         held_until_s=standing.holds_until_s(now_s),
     )
+
+
+def _ready(standing: Standing, bounds: Bounds) -> int:
+    return standing.seen.ready if standing.seen is not None else bounds.replicas
+
+
+def _counted(standing: Standing, bounds: Bounds, entry: Entry, now_s: float) -> int:
+    """What is ready without what is about to be taken away, or is on its way out."""
+    ready, seen, plan = _ready(standing, bounds), standing.seen, standing.in_force(now_s)
+    if seen is not None and seen.want is not None:
+        ready = min(ready, seen.want)
+    if plan is None:
+        return ready
+    goal, _ = clamped(plan.want, bounds, entry)
+    leaves = standing.counts_out(plan, goal, entry, now_s)
+    return min(ready, one_step(standing.current(), goal, entry)) if leaves else ready
 
 
 def _notes(standing: Standing, bounds: Bounds, entry: Entry, now_s: float, *, acts: bool) -> Iterator[str]:

@@ -82,7 +82,8 @@ async def receipted(mine: Settings, plan_id: str, ready: int, pool: str = ONE.po
 
 
 def kubernetes(api: StandIn, folder: Path, **more: Any) -> KubernetesEntry:
-    told: dict[str, Any] = {"pool": "onprem/*", "mode": "act", "observe_s": 0.5, "cool_down_s": 0.0} | more
+    told: dict[str, Any] = {"pool": "onprem/*", "mode": "act", "observe_s": 0.5, "cool_down_s": 0.0}
+    told |= {"drain_s": 0.0} | more
     return KubernetesEntry(namespace="inference", name="vllm-{zone}", kubeconfig=api.kubeconfig(folder), **told)
 
 

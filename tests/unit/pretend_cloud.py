@@ -26,6 +26,7 @@ class CloudEntry(Entry, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """An entry of no kind that ships."""
 
     kind: str = "cloud"
+    drain_s: float = 0.0
 
 
 class Forgetful(CloudEntry, frozen=True, kw_only=True, forbid_unknown_fields=True):

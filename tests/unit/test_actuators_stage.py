@@ -120,6 +120,39 @@ def test_taking_away_waits_for_the_pool_to_cool_down_and_adding_does_not() -> No
     assert shop.cloud.done[2][2] == pytest.approx(20 + 120, abs=1.1)
 
 
+def test_what_is_taken_away_is_counted_out_first_and_serves_meanwhile() -> None:
+    shop = Shop(CloudEntry(pool="*", cool_down_s=0.0, drain_s=20.0, observe_s=1.0))
+    shop.run(5)
+    assert shop.last.ready == 2
+    shop.plan(1, "p1")
+    shop.run(5)
+    assert (shop.last.ready, shop.last.plan_id) == (1, None)
+    assert "1 wanted, waits until 08:00:25Z: what goes is counted out" in shop.last.note
+    assert shop.cloud.done == []
+    shop.run(20)
+    assert [done[:2] for done in shop.cloud.done] == [("p1", 1)]
+    assert (shop.last.ready, shop.last.plan_id) == (1, "p1")
+
+
+def test_who_is_counted_out_and_wanted_after_all_counts_again() -> None:
+    shop = Shop(CloudEntry(pool="*", cool_down_s=0.0, drain_s=20.0, observe_s=1.0))
+    shop.run(5)
+    shop.plan(1, "p1")
+    shop.run(10)
+    shop.plan(2, "p2")
+    shop.run(30)
+    assert 1 not in [want for _, want, *_ in shop.cloud.done]
+    assert shop.last.ready == 2
+
+
+def test_a_dry_run_counts_nothing_out() -> None:
+    shop = Shop(CloudEntry(pool="*", cool_down_s=0.0, drain_s=20.0), mode="dry_run")
+    shop.run(5)
+    shop.plan(1, "p1")
+    shop.run(10)
+    assert shop.last.ready == 2
+
+
 def test_a_pool_that_left_the_fleet_is_left_alone() -> None:
     shop = Shop(ends=2)
     shop.run(2)
