@@ -41,6 +41,9 @@ class Facts:
     down: dict[str, float] = field(default_factory=dict)
     """Endpoint to when it was said to be down last."""
     leaving: dict[str, Interruption] = field(default_factory=dict)
+    """Endpoint to the notice that all of it goes."""
+    parts: dict[str, dict[tuple[float, float | None, int | None], Interruption]] = field(default_factory=dict)
+    """Endpoint to the notices that some of its replicas go."""
     orders: dict[str, Order] = field(default_factory=dict)
     """Endpoint to the order that drains it; its time may be over."""
 
@@ -79,10 +82,23 @@ class Facts:
                 found[name] = "drained"
         return found
 
+    def fewer(self, site: Site, capacity: Mapping[str, Capacity], now_s: float) -> dict[str, int]:
+        """Endpoint to how many of its replicas cannot be counted on at `now_s`, though it stays."""
+        found = {}
+        for name, notices in self.parts.items():
+            if name in site.endpoint_at:
+                seen = capacity.get(site.pool[site.endpoint_at[name]])
+                found[name] = sum(n.replicas or 0 for n in notices.values() if _leaves(n, seen, now_s))
+        return found
+
     def advance(self, now_s: float) -> None:
         """Forget what is over."""
         self.down = {name: at_s for name, at_s in self.down.items() if now_s < at_s + FORGET_S}
         self.leaving = {name: n for name, n in self.leaving.items() if now_s < _deadline_s(n) + LEAVES_S}
+        kept = {
+            e: {k: n for k, n in held.items() if now_s < _deadline_s(n) + LEAVES_S} for e, held in self.parts.items()
+        }
+        self.parts = {name: held for name, held in kept.items() if held}
 
     def _carbon(self, records: list[CarbonIntensity]) -> None:
         for said in records:
@@ -104,6 +120,12 @@ class Facts:
         return bool(new)
 
     def _notice(self, notice: Interruption) -> bool:
+        if notice.kind != "rebalance" and notice.replicas is not None:
+            at = notice.notice_at_s, notice.deadline_at_s, notice.replicas
+            held = self.parts.setdefault(notice.endpoint, {})
+            new = at not in held
+            held[at] = notice
+            return new
         known = self.leaving.get(notice.endpoint)
         if notice.kind == "rebalance" or (known is not None and known.notice_at_s >= notice.notice_at_s):
             return False

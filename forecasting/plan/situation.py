@@ -91,7 +91,9 @@ def situation(
     cold_start_s = max(map(watch.cold_start_s, planned), default=0.0)
     needed = need(site, rates, facts.forecasts, cold_start_s, now_s)
     usable = np.array([name not in gone for name in site.names], np.bool_)
+    leave = facts.fewer(site, watch.capacity, now_s)
     ready = usable * _split(site, {pool: stock.ready for pool, stock in stocks.items()})
+    ready = np.maximum(0.0, ready - [leave.get(name, 0) for name in site.names])
     least, most = _bounds(site, stocks, ready)
     price = np.array([watch.price_usd_per_h(pool, now_s) for pool in site.pool])
     cold_h = np.array([watch.cold_start_s(pool) for pool in site.pool]) / 3600.0

@@ -282,6 +282,20 @@ def test_a_notice_without_an_actuator_is_over_after_a_while() -> None:
     assert scene.state.facts.leaving == {}
 
 
+def test_a_notice_for_some_replicas_takes_out_those_alone() -> None:
+    scene = Scene(fleet([msgspec.structs.replace(OD[0], replicas=5), OD[1]]))
+    scene.plans(0.5)
+    scene.hears(r.Interruption(endpoint="a", kind="stop", notice_at_s=T0, deadline_at_s=T0 + 30, replicas=1))
+    assert scene.urgent
+    assert scene.plans(1.0) == {}, "one of five goes: nobody launches five"
+    site, capacity = scene.state.site, scene.state.watch.capacity
+    assert site is not None
+    assert scene.state.facts.gone(site, capacity, T0 + 1) == {}
+    assert scene.state.facts.fewer(site, capacity, T0 + 1) == {"a": 1}
+    scene.plans(31.0 + LEAVES_S)
+    assert scene.state.facts.parts == {}
+
+
 def test_what_an_operator_drains_is_replaced_until_a_tombstone_or_its_time_ends_that() -> None:
     scene = Scene(fleet(OD), a=5)
     scene.plans(1.0)
