@@ -44,7 +44,7 @@ docs: $(READY) ## the documentation as a site in build/docs; a broken link fails
 	@told=$$(NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict 2>&1) || { echo "$$told" >&2; exit 1; }
 	@echo "build/docs/index.html"
 
-bench: $(READY) ## every bench, a JSON line each; minutes, on a quiet machine
+bench: $(READY) ## the benches that need no data, a JSON line each; minutes, on a quiet machine
 	@for name in ingest loop pick many solve policy; do $(BIN)/python -m bench.$$name --json; done
 
 contract: $(READY) ## write docs/reference/contract from the structs

@@ -1,7 +1,7 @@
 """Demand some horizons ahead, by quantile, for every (service, origin, class) that was heard.
 
 ```
- demand ─────────► minutes ─► closed ─► blocks of 64 series: learn, forecast ─┬─► demand-forecast
+ demand ─────────► minutes ─► closed ─► blocks of 16 series: learn, forecast ─┬─► demand-forecast
  demand-history ─► recalled ───────────────▲      │ once an hour              └─► demand-history
                                            │      ▼
                                trees ◄─ refit ◄─ lessons     (in a process beside the loop, once a day)
@@ -59,7 +59,7 @@ def ensemble() -> Forecasters:
 
 @dataclass(slots=True)
 class Block:
-    """Sixty-four places, and the first minute they were not taught."""
+    """Sixteen places, and the first minute they were not taught."""
 
     model: Forecasters
     places: NDArray[np.intp]

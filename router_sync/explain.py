@@ -70,7 +70,7 @@ def _states(
         elif endpoint.state == "drain" and endpoint.name in leaving:
             yield notices.words(leaving[endpoint.name], new.issued_at_s)
         elif endpoint.state != "down":
-            yield f"{endpoint.name} is {'back' if endpoint.state == 'ready' else 'drained'}"
+            yield f"{endpoint.name} {'is back' if endpoint.state == 'ready' else 'has no ready replica'}"
         elif standing.reason not in said:
             # a region's fall is one reason, said once
             said.add(standing.reason)

@@ -26,8 +26,8 @@ __all__ = [
 ]  # fmt: skip
 _PARTS: Final[dict[str, type[msgspec.Struct]]] = {"services": Service, "origins": Origin, "endpoints": Endpoint}
 _TOP: Final = ("fleet", "version", *_PARTS, "policies", "budgets")
-ELSEWHERE: Final = ("settings", "gateway", "actuators")
-"""Sections of the same file that others read: `tradewind.config`."""
+ELSEWHERE: Final = ("settings", "gateway", "actuators", "scenario")
+"""Sections of the same file that others read: `tradewind.config`, and how a demo plays it: `tradewind.demo`."""
 
 
 class Reading(NamedTuple):

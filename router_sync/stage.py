@@ -246,10 +246,16 @@ class Router:
         if not due and not any(news(state.last.get(name), draft, name) for name in names):
             return
         quiet = sum(standing.verdict == "silent" for standing in now.standings.values())
-        reason = "unchanged" if not quiet else f"unchanged; {quiet} endpoints silent, kept as they were"
-        reason += f"; drained: {', '.join(sorted(now.orders)[:8])}" if now.orders else ""
+        tail = f"; {quiet} endpoint{'s' * (quiet > 1)} silent, kept as they were" if quiet else ""
+        tail += f"; drained: {', '.join(sorted(now.orders)[:8])}" if now.orders else ""
         number = next_number(state, now_s)
-        tables = [build(draft, n, number, now_s, self.ttl_s, reason, last=state.last.get(n)) for n in names]
+        tables = [build(draft, n, number, now_s, self.ttl_s, last=state.last.get(n)) for n in names]
+        tables = [
+            msgspec.structs.replace(
+                t, reason=(explain_change(state.last.get(t.service), t, now.standings) + tail)[:2000]
+            )
+            for t in tables
+        ]
         if self._checked(state, now, tables, bounded=True):
             self._say(state, tables, (), "heartbeat", now_s)
 

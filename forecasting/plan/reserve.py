@@ -1,7 +1,7 @@
 """How much is held in reserve: a part of the largest spot zone, tuned to the error budgets of the services.
 
 Each minute that was all served lowers it a little, each request that was not raises it; where the two balance, what
-what goes unserved is the error budget. So a fleet that never fails pays less, one that fails pays for more, in bounds.
+goes unserved is the error budget. So a fleet that never fails pays less, one that fails pays for more, in bounds.
 
     d reserve / minute = GAIN * (unserved share / error budget - 1)
 """
