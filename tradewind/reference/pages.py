@@ -154,7 +154,7 @@ def _shared() -> list[type[msgspec.Struct]]:
 
 
 def _says(topic: Topic) -> str:
-    return topic.says + (" Experimental: nothing that is shipped produces it yet, but for demos." if topic.experimental else "")
+    return topic.says + (" Experimental: only demos produce it yet." if topic.experimental else "")
 
 
 def _key(topic: Topic) -> str:
