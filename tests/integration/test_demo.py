@@ -173,7 +173,7 @@ def test_in_the_surge_scenario_plans_are_made_carried_out_and_heard_of(tmp_path:
         out, _ = demo.communicate(timeout=60)
     assert demo.returncode == 0, err.read_text()
     report: dict[str, Any] = json.loads(out)
-    assert report["plans"]["made"] >= 5
+    assert report["plans"]["made"] >= 4, "one for each pool"
     assert report["plans"]["raised"] >= 1
     assert report["plans"]["carried_out"] >= 1
     assert report["replicas"][0]["ready"] == 4
