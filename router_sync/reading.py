@@ -59,7 +59,7 @@ class BadFleet(Stop):
 
     def __init__(self, path: str, problems: Sequence[Problem]) -> None:
         self.problems = tuple(problems)
-        if [problem.where for problem in problems] == [path]:  # about no line of it: it could not be read
+        if [problem.where for problem in problems] == [path]:  # about no line of it: it is no such file
             super().__init__(f"{path} cannot be used ({problems[0].value})", problems[0].remedy)
             return
         listed = "\n".join(f"  {problem}" for problem in problems).rstrip(".")
@@ -91,9 +91,19 @@ def tree_of(text: str, name: str, begin: str = BEGIN) -> CommentedMap:
         remedy = "Leave out tags (!!) and deep nesting."
         raise BadFleet(name, [Problem(f"{name}:1", "YAML", type(error).__name__, remedy)]) from None
     if not isinstance(tree, CommentedMap):
-        remedy = f"Begin with {begin}."
-        raise BadFleet(name, [Problem(f"{name}:1", "file", tree, remedy)])
+        raise BadFleet(name, [Problem(name, "file", _kind(tree), f"Begin with {begin}.")])
     return tree
+
+
+def _kind(tree: object) -> str:
+    """What a file is that holds no mapping. Its content is not said: it may be a secret's file.
+
+    >>> [_kind(tree) for tree in (None, "sk-1", ["a"], 7)]
+    ['it is empty', 'it is a text', 'it is a list', 'it is a single value']
+    """
+    if tree is None:
+        return "it is empty"
+    return f"it is a {'text' if isinstance(tree, str) else 'list' if isinstance(tree, list) else 'single value'}"
 
 
 def _syntax(said: str, text: str, line: int) -> str:

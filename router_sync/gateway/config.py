@@ -238,7 +238,7 @@ def load_fields(path: Path) -> dict[str, Any]:
     except (OSError, YAMLError, ValueError, LookupError, RecursionError) as error:  # 2020-13-45, !!bool x, [[[[…
         raise BadSetting(str(path), "config", _why(error), remedy) from None
     if not isinstance(said, dict) or not all(isinstance(field, str) for field in said):
-        raise BadSetting(str(path), "config", said, remedy)
+        raise BadSetting(str(path), "config", "its content", remedy)
     return said
 
 

@@ -73,6 +73,16 @@ def test_check_of_a_policy_alone_and_of_a_bad_one() -> None:
     assert said("policy", "check", "p.yaml").stdout == "p.yaml is good: the policy p, 1 rule\n"
 
 
+def test_a_file_that_is_no_mapping_is_not_repeated_it_may_be_a_secret() -> None:
+    Path("api-key").write_text("sk-secret-1\n")
+    Path("tradewind.yaml").write_text(f"{FLEET}\npolicies: [./api-key]\n")
+    for words in (
+        ("policy", "check", "api-key"), ("policy", "check"), ("config", "check"), ("replay", "api-key"),
+        ("gateway", "--config", "api-key"),
+    ):  # fmt: skip
+        assert "sk-secret-1" not in str(refused(*words))
+
+
 def test_fleet_check_and_config_check_warn_too() -> None:
     for words in (("fleet", "check", "tradewind.yaml"), ("config", "check")):
         answer = said(*words)
