@@ -151,6 +151,7 @@ def test_test_tries_the_cases_of_a_file_or_of_a_shipped_policy() -> None:
     assert answer.stdout.endswith("1 case, 1 failed\n")
     assert told("policy", "test", "c.yaml")["failed"][0]["where"] == "c.yaml:3"
     assert isinstance(refused("policy", "test", "not-here.yaml"), BadFleet)
+    assert f"Name a file, or one of {', '.join(shipped())}" in str(refused("policy", "test", "nosuch"))
 
 
 def test_show_lists_and_prints_what_is_shipped() -> None:

@@ -135,9 +135,11 @@ def try_cases(
       tradewind policy test cases.yaml --json | jq '.failed'
     """
     from router_sync.policy.cases import load, tried
-    from router_sync.policy.file import path_of
+    from router_sync.policy.file import SHIPPED, path_of, shipped
 
     path = Path(file) if Path(file).is_file() else path_of(file, Path())
+    if path.parent == SHIPPED and file not in shipped():
+        raise BadSetting("argument", "FILE", file, f"Name a file, or one of {', '.join(shipped())}")
     outcomes = list(tried(load(path)))
     failed = [outcome for outcome in outcomes if outcome.said]
     if as_json:
