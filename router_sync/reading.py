@@ -9,7 +9,7 @@ import difflib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, get_args
+from typing import Any, Final, Literal, get_args, get_origin
 from urllib.parse import urlsplit
 
 import msgspec
@@ -193,7 +193,7 @@ class Reader:
         try:
             value = msgspec.convert(plain(given), info.type)
         except msgspec.ValidationError as error:
-            self.wrong(at, plain(given), told(info.name, plain(given), error))
+            self.wrong(at, plain(given), told(info.name, plain(given), error, info.type))
             return None
         for wrong, remedy in _unfit(info.name, value):
             self.wrong(at, wrong, remedy)
@@ -266,10 +266,12 @@ _KINDS: Final[dict[str, str]] = {
 }  # fmt: skip
 
 
-def told(name: str, value: object, error: msgspec.ValidationError) -> str:
-    """What would be right for the field `name`, in words, where `value` was refused with `error`."""
+def told(name: str, value: object, error: msgspec.ValidationError, kind: Any = None) -> str:
+    """What would be right for the field `name` of the type `kind`, in words, where `value` was refused with `error`."""
     if (asked := _ASKED.get(name)) is not None:
         return asked
+    if str(error).startswith("Invalid enum value") and (choices := _choices(kind)):
+        return f"Choose {'one of' if isinstance(value, str) else 'from'} {', '.join(choices)}."
     said = str(error).replace(" - at `$", " at `").replace("`", "")
     if "regex" in said and isinstance(value, str):
         return "Use letters, digits and _ . : / @ + - only, a letter or digit first."
@@ -278,6 +280,17 @@ def told(name: str, value: object, error: msgspec.ValidationError) -> str:
     if value is None:
         return f"{said}: put it behind the colon, or take the field away."
     return f"{said}."
+
+
+def _choices(kind: Any) -> list[str]:
+    """The words that a type, or one within it, takes.
+
+    >>> _choices(tuple[Literal["a", "b"], ...] | None)
+    ['a', 'b']
+    """
+    if get_origin(kind) is Literal:
+        return [word for word in get_args(kind) if word]
+    return [word for inner in get_args(kind) for word in _choices(inner)]
 
 
 def _reachable(url: str) -> bool:

@@ -115,6 +115,8 @@ def said(*words: str) -> Result:
 
 # (what is replaced, by what, line, field, a part of the remedy)
 WRONG = {
+    "a market that is none": ("zone: oslo-1", "market: gold", 18, "endpoints[0].market",
+                              "Choose one of on_demand, spot, reserved, owned."),
     "a field that is misspelt": ("zone: oslo-1", "zones: oslo-1", 18, "endpoints[0].zones", "Did you mean zone?"),
     "a section that is misspelt": ("settings:", "setings:", 33, "setings", "Did you mean settings?"),
     "a price in words": ("price_usd_per_h: 0.5", "price_usd_per_h: cheap", 22, "endpoints[0].price_usd_per_h",

@@ -83,7 +83,9 @@ def test_a_file_that_is_no_mapping_is_not_repeated_it_may_be_a_secret() -> None:
         assert "sk-secret-1" not in str(refused(*words))
 
 
-@pytest.mark.parametrize(("text", "said"), [("", "it is empty"), ("# later\n", "it is empty"), ("- a\n", "it is a list")])
+@pytest.mark.parametrize(
+    ("text", "said"), [("", "it is empty"), ("# later\n", "it is empty"), ("- a\n", "it is a list")]
+)
 def test_a_file_with_nothing_of_use_is_told_with_what_it_would_begin(text: str, said: str) -> None:
     Path("f.yaml").write_text(text)
     for words, begin in (
