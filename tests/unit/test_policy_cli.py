@@ -89,9 +89,11 @@ def test_a_file_that_is_no_mapping_is_not_repeated_it_may_be_a_secret() -> None:
 def test_a_file_with_nothing_of_use_is_told_with_what_it_would_begin(text: str, said: str) -> None:
     Path("f.yaml").write_text(text)
     for words, begin in (
-        (("policy", "check"), "name, default and rules"), (("policy", "test"), "cases"), (("replay",), "name, fleet and"),
-        (("fleet", "check"), "services, origins and"),
-    ):  # fmt: skip
+        (("policy", "check"), "name, default and rules"),
+        (("policy", "test"), "cases"),
+        (("replay",), "name, fleet and demand"),
+        (("fleet", "check"), "services, origins and endpoints"),
+    ):
         error = str(refused(*words, "f.yaml"))
         assert f"f.yaml cannot be used ({said}). Begin with {begin}" in error
 
