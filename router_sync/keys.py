@@ -139,7 +139,7 @@ def _key(where: str, words: list[str]) -> tuple[str, Ed25519PublicKey]:
         kid, text = words
         public = Ed25519PublicKey.from_public_bytes(base64.b64decode(text, validate=True))
     except ValueError:
-        raise BadSetting(where, "trusted key", " ".join(words), remedy) from None
+        raise BadSetting(where, "trusted key", "its content", remedy) from None
     if kid != kid_of(public):
         raise BadSetting(where, "kid", kid, f"The key beside it is called {kid_of(public)}: one of the two is wrong.")
     return kid, public

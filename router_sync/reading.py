@@ -9,7 +9,7 @@ import difflib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, get_args
+from typing import Any, Final, Literal, get_args, get_origin
 from urllib.parse import urlsplit
 
 import msgspec
@@ -59,7 +59,7 @@ class BadFleet(Stop):
 
     def __init__(self, path: str, problems: Sequence[Problem]) -> None:
         self.problems = tuple(problems)
-        if [problem.where for problem in problems] == [path]:  # about no line of it: it could not be read
+        if [problem.where for problem in problems] == [path]:  # about no line of it: it is no such file
             super().__init__(f"{path} cannot be used ({problems[0].value})", problems[0].remedy)
             return
         listed = "\n".join(f"  {problem}" for problem in problems).rstrip(".")
@@ -91,9 +91,19 @@ def tree_of(text: str, name: str, begin: str = BEGIN) -> CommentedMap:
         remedy = "Leave out tags (!!) and deep nesting."
         raise BadFleet(name, [Problem(f"{name}:1", "YAML", type(error).__name__, remedy)]) from None
     if not isinstance(tree, CommentedMap):
-        remedy = f"Begin with {begin}."
-        raise BadFleet(name, [Problem(f"{name}:1", "file", tree, remedy)])
+        raise BadFleet(name, [Problem(name, "file", _kind(tree), f"Begin with {begin}.")])
     return tree
+
+
+def _kind(tree: object) -> str:
+    """What a file is that holds no mapping. Its content is not said: it may be a secret's file.
+
+    >>> [_kind(tree) for tree in (None, "sk-1", ["a"], 7)]
+    ['it is empty', 'it is a text', 'it is a list', 'it is a single value']
+    """
+    if tree is None:
+        return "it is empty"
+    return f"it is a {'text' if isinstance(tree, str) else 'list' if isinstance(tree, list) else 'single value'}"
 
 
 def _syntax(said: str, text: str, line: int) -> str:
@@ -183,7 +193,7 @@ class Reader:
         try:
             value = msgspec.convert(plain(given), info.type)
         except msgspec.ValidationError as error:
-            self.wrong(at, plain(given), told(info.name, plain(given), error))
+            self.wrong(at, plain(given), told(info.name, plain(given), error, info.type))
             return None
         for wrong, remedy in _unfit(info.name, value):
             self.wrong(at, wrong, remedy)
@@ -256,10 +266,12 @@ _KINDS: Final[dict[str, str]] = {
 }  # fmt: skip
 
 
-def told(name: str, value: object, error: msgspec.ValidationError) -> str:
-    """What would be right for the field `name`, in words, where `value` was refused with `error`."""
+def told(name: str, value: object, error: msgspec.ValidationError, kind: Any = None) -> str:
+    """What would be right for the field `name` of the type `kind`, in words, where `value` was refused with `error`."""
     if (asked := _ASKED.get(name)) is not None:
         return asked
+    if str(error).startswith("Invalid enum value") and (choices := _choices(kind)):
+        return f"Choose {'one of' if isinstance(value, str) else 'from'} {', '.join(choices)}."
     said = str(error).replace(" - at `$", " at `").replace("`", "")
     if "regex" in said and isinstance(value, str):
         return "Use letters, digits and _ . : / @ + - only, a letter or digit first."
@@ -268,6 +280,17 @@ def told(name: str, value: object, error: msgspec.ValidationError) -> str:
     if value is None:
         return f"{said}: put it behind the colon, or take the field away."
     return f"{said}."
+
+
+def _choices(kind: Any) -> list[str]:
+    """The words that a type, or one within it, takes.
+
+    >>> _choices(tuple[Literal["a", "b"], ...] | None)
+    ['a', 'b']
+    """
+    if get_origin(kind) is Literal:
+        return [word for word in get_args(kind) if word]
+    return [word for inner in get_args(kind) for word in _choices(inner)]
 
 
 def _reachable(url: str) -> bool:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
@@ -20,6 +21,7 @@ from streams.contract.errors import BadSetting
 from streams.runtime.access import SECURITY, SaslMechanism, SecurityProtocol, wrong
 
 LogLevel = Literal["debug", "info", "warning", "error"]
+_SERVER: Final = re.compile(r"(?:[\w.-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?")
 
 
 class Settings(BaseSettings):
@@ -81,6 +83,13 @@ class Settings(BaseSettings):
     log_level: LogLevel = "info"
     """The least level that is logged."""
 
+    @field_validator("bootstrap_servers")
+    @classmethod
+    def _servers_have_addresses(cls, servers: str) -> str:
+        if not all(_is_server(server) for server in servers.split(",")):
+            raise PydanticCustomError("servers", "Write HOST:PORT, several with commas")
+        return servers
+
     @field_validator(*SECURITY, mode="before")
     @classmethod
     def _nothing_is_not_given(cls, value: object) -> object:
@@ -105,6 +114,16 @@ class Settings(BaseSettings):
     def _beats_twice_a_table(cls, heartbeat_s: float, info: ValidationInfo) -> float:
         most_s = info.data.get("table_ttl_s", math.inf) / 2
         return _below(heartbeat_s, most_s, "half of table_ttl_s: one lost heartbeat must not let a table expire")
+
+
+def _is_server(text: str) -> bool:
+    """Whether `text` is HOST or HOST:PORT, an IPv6 address in brackets.
+
+    >>> [_is_server(text) for text in ("kafka", "[::1]:9092", "a:b", "a:0", "http://a:1", " a:1", "")]
+    [True, True, False, False, False, False, False]
+    """
+    found = _SERVER.fullmatch(text)
+    return found is not None and (found[1] is None or 1 <= int(found[1]) <= 65535)
 
 
 def _below(value_s: float, most_s: float, what: str) -> float:

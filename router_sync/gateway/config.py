@@ -19,7 +19,7 @@ from router_sync.gateway.tls import Tls
 from router_sync.gateway.upstream import Upstream
 from streams.contract.errors import BadSetting
 from streams.contract.records import Name, Tier
-from streams.runtime.access import Access
+from streams.runtime.access import Access, SaslMechanism, SecurityProtocol
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
 _Bytes = Annotated[int, Meta(ge=1, le=1 << 32)]
@@ -33,7 +33,14 @@ _HARMLESS: Final = frozenset(
     }
 )  # fmt: skip
 """Fields of an upstream whose values may be said aloud."""
-_CHOICES: Final = {"jwt.algorithms": f"choose from {', '.join(get_args(Algorithm))}"}
+_CHOICES: Final = {
+    field: f"choose from {', '.join(get_args(kind))}"
+    for field, kind in (
+        ("jwt.algorithms", Algorithm),
+        ("kafka.security_protocol", SecurityProtocol),
+        ("kafka.sasl_mechanism", SaslMechanism),
+    )
+}
 _Kind = TypeVar("_Kind")
 _Many = Annotated[int, Meta(ge=1, le=1_000_000)]
 
@@ -238,7 +245,7 @@ def load_fields(path: Path) -> dict[str, Any]:
     except (OSError, YAMLError, ValueError, LookupError, RecursionError) as error:  # 2020-13-45, !!bool x, [[[[…
         raise BadSetting(str(path), "config", _why(error), remedy) from None
     if not isinstance(said, dict) or not all(isinstance(field, str) for field in said):
-        raise BadSetting(str(path), "config", said, remedy)
+        raise BadSetting(str(path), "config", "its content", remedy)
     return said
 
 

@@ -115,6 +115,8 @@ def said(*words: str) -> Result:
 
 # (what is replaced, by what, line, field, a part of the remedy)
 WRONG = {
+    "a market that is none": ("zone: oslo-1", "market: gold", 18, "endpoints[0].market",
+                              "Choose one of on_demand, spot, reserved, owned."),
     "a field that is misspelt": ("zone: oslo-1", "zones: oslo-1", 18, "endpoints[0].zones", "Did you mean zone?"),
     "a section that is misspelt": ("settings:", "setings:", 33, "setings", "Did you mean settings?"),
     "a price in words": ("price_usd_per_h: 0.5", "price_usd_per_h: cheap", 22, "endpoints[0].price_usd_per_h",
@@ -149,6 +151,7 @@ WRONG = {
     "a setting that is misspelt": ("window_s: 30", "windows: 30", 35, "settings.windows", "Did you mean window_s?"),
     "a setting out of its range": ("window_s: 30", "window_s: 3000", 35, "settings.window_s", "equal to 600"),
     "a setting in words": ("window_s: 30", "window_s: long", 35, "settings.window_s", "integer"),
+    "a broker whose port is none": ("kafka:9092", "a:b", 34, "settings.bootstrap_servers", "HOST:PORT"),
     "a password file that is not there": (
         "window_s: 30", "security_protocol: SASL_SSL\n  sasl_mechanism: PLAIN\n  sasl_username: me\n"
         "  sasl_password_file: secret", 38, "settings.sasl_password_file", "paths start where tradewind.yaml is"),

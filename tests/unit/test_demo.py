@@ -482,6 +482,18 @@ def test_the_report_is_printed_whatever_went_wrong_and_the_status_says_so(
         assert "1 requests in" in ran.stdout
 
 
+def test_events_of_the_demos_own_process_are_no_bare_words_on_the_terminal() -> None:
+    code = """if True:
+        from tradewind import fleets
+        from tradewind.cli import app, demo
+        from tradewind.demo.scenarios import load
+        demo._play = lambda options: fleets.warn(load("sovereign").fleet) or exit(3)
+        app(["demo", "--scenario", "sovereign"])
+    """
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (ran.returncode, ran.stderr) == (3, "")
+
+
 def test_a_report_that_stdout_does_not_take_is_on_stderr() -> None:
     code = "from tradewind.cli.demo import _printed; print(_printed('the report'), file=__import__('sys').stderr)"
     with Path("/dev/full").open("w") as full:

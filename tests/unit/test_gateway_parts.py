@@ -483,6 +483,11 @@ def test_a_bad_setting_is_named_with_what_is_accepted(fields: dict[str, Any], na
     assert (refused.value.where, refused.value.field) == ("gateway.yaml", names)
 
 
+def test_a_way_into_kafka_that_is_none_is_told_those_there_are() -> None:
+    with pytest.raises(BadSetting, match="choose from PLAINTEXT, SSL, SASL_PLAINTEXT, SASL_SSL"):
+        checked("gateway.yaml", {"origin": "eu", "trust": ["a.pub"], "kafka": {"security_protocol": "TLS"}})
+
+
 def test_a_shared_port_with_a_name_is_accepted() -> None:
     fields = {"origin": "eu", "trust": ["a.pub"], "reuse_port": True, "name": "gateway-2", "anonymous": True}
     assert checked("flags", fields).name == "gateway-2"

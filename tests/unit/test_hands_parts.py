@@ -161,6 +161,12 @@ def test_a_length_of_time_that_is_none_is_refused(text: str) -> None:
         duration_s("--for", text)
 
 
+def test_a_length_of_time_beyond_all_clocks_is_told_the_most_there_may_be() -> None:
+    assert duration_s("--for", "11574d") == 11574 * 86400
+    with pytest.raises(BadSetting, match="longer than nothing, and at most 11574 days"):
+        duration_s("--for", "11575d")
+
+
 def test_endpoints_of_the_file_here_are_completed(tmp_path: Path) -> None:
     assert endpoint_names("eu") == []
     (tmp_path / "tradewind.yaml").write_bytes(EXAMPLE.read_bytes())

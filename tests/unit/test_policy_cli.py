@@ -73,6 +73,31 @@ def test_check_of_a_policy_alone_and_of_a_bad_one() -> None:
     assert said("policy", "check", "p.yaml").stdout == "p.yaml is good: the policy p, 1 rule\n"
 
 
+def test_a_file_that_is_no_mapping_is_not_repeated_it_may_be_a_secret() -> None:
+    Path("api-key").write_text("sk-secret-1\n")
+    Path("tradewind.yaml").write_text(f"{FLEET}\npolicies: [./api-key]\n")
+    for words in (
+        ("policy", "check", "api-key"), ("policy", "check"), ("config", "check"), ("replay", "api-key"),
+        ("gateway", "--config", "api-key"),
+    ):  # fmt: skip
+        assert "sk-secret-1" not in str(refused(*words))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [("", "it is empty"), ("# later\n", "it is empty"), ("- a\n", "it is a list")]
+)
+def test_a_file_with_nothing_of_use_is_told_with_what_it_would_begin(text: str, said: str) -> None:
+    Path("f.yaml").write_text(text)
+    for words, begin in (
+        (("policy", "check"), "name, default and rules"),
+        (("policy", "test"), "cases"),
+        (("replay",), "name, fleet and demand"),
+        (("fleet", "check"), "services, origins and endpoints"),
+    ):
+        error = str(refused(*words, "f.yaml"))
+        assert f"f.yaml cannot be used ({said}). Begin with {begin}" in error
+
+
 def test_fleet_check_and_config_check_warn_too() -> None:
     for words in (("fleet", "check", "tradewind.yaml"), ("config", "check")):
         answer = said(*words)
@@ -130,6 +155,7 @@ def test_test_tries_the_cases_of_a_file_or_of_a_shipped_policy() -> None:
     assert answer.stdout.endswith("1 case, 1 failed\n")
     assert told("policy", "test", "c.yaml")["failed"][0]["where"] == "c.yaml:3"
     assert isinstance(refused("policy", "test", "not-here.yaml"), BadFleet)
+    assert f"Name a file, or one of {', '.join(shipped())}" in str(refused("policy", "test", "nosuch"))
 
 
 def test_show_lists_and_prints_what_is_shipped() -> None:

@@ -37,6 +37,12 @@ BAD = [
     ("TRADEWIND_WIDE_PARTITIONS", "0", "greater than or equal to 1"),
     ("TRADEWIND_TOPIC_PREFIX", "a b", "pattern"),
     ("TRADEWIND_BOOTSTRAP_SERVERS", "", "at least 1 character"),
+    ("TRADEWIND_BOOTSTRAP_SERVERS", "a:b", "HOST:PORT, several with commas"),
+    ("TRADEWIND_BOOTSTRAP_SERVERS", "a:1,", "HOST:PORT, several with commas"),
+    ("TRADEWIND_BOOTSTRAP_SERVERS", "a:1, b:2", "HOST:PORT, several with commas"),
+    ("TRADEWIND_BOOTSTRAP_SERVERS", "a:65536", "HOST:PORT, several with commas"),
+    ("TRADEWIND_BOOTSTRAP_SERVERS", "kafka://a:1", "HOST:PORT, several with commas"),
+    ("TRADEWIND_BOOTSTRAP_SERVERS", "a:1/x", "HOST:PORT, several with commas"),
     ("TRADEWIND_LOG_LEVEL", "loud", "'debug', 'info', 'warning' or 'error'"),
 ]
 
@@ -63,6 +69,11 @@ def test_a_bad_variable_names_itself_its_value_and_what_would_be_right(
 def test_a_bad_flag_is_called_a_flag(flag: str, value: Any) -> None:
     with pytest.raises(BadSetting, match=re.escape(f"flag: {flag} = {value!r} cannot be used")):
         load(**{flag: value})
+
+
+@pytest.mark.parametrize("servers", ["kafka", "a:1,b.example:65535", "[::1]:9092", "10.0.0.1:9092", "my_kafka:9092"])
+def test_brokers_are_named_by_host_and_port(servers: str) -> None:
+    assert load(bootstrap_servers=servers).bootstrap_servers == servers
 
 
 def test_settings_cannot_be_changed_after_the_start() -> None:

@@ -239,13 +239,19 @@ def test_the_command_lists_what_is_bundled() -> None:
         (("dya",), BadSetting, "Name a YAML file, or one of day, outage"),
         (("outage", "--expect", "luck"), BadSetting, "forecast, none, hindsight"),
         (("outage", "--to", "soon"), BadSetting, "length of time"),
-        (("outage", "--to", "1m", "--save", "/nowhere/run.json"), Missing, "cannot be written"),
+        (("outage", "--save", "/nowhere/run.json"), Missing, "cannot be written (there is no folder /nowhere)"),
     ],
 )
 def test_what_is_asked_wrongly_is_one_sentence(words: tuple[str, ...], kind: type[Exception], told: str) -> None:
     error = said(*words).exception
     assert isinstance(error, kind)
     assert told in str(error)
+
+
+def test_a_run_that_cannot_be_saved_is_told_all_the_same() -> None:
+    answer = said("outage", "--to", "1m", "--json", "--save", "/dev/full")
+    assert isinstance(answer.exception, Missing)
+    assert json.loads(answer.stdout)["conserved"]
 
 
 def test_a_run_that_is_ended_early_is_reported_as_far_as_it_came(outage: Whole) -> None:

@@ -12,7 +12,7 @@ import typer
 
 from streams.contract.errors import BadSetting, Missing
 from streams.runtime import clock
-from tradewind.cli.options import AsJson, Bootstrap, Config, Prefix, settled
+from tradewind.cli.options import AsJson, Bootstrap, Config, Prefix, has_room, settled
 from tradewind.cli.table import TrustFiles
 
 if TYPE_CHECKING:
@@ -92,6 +92,8 @@ def export(
     kind = "jsonl" if to_stdout else decision_files.format_of(file)
     if not to_stdout and file.exists() and not force:
         raise BadSetting("argument", "FILE", str(file), "It is there: name another, or write over it with --force")
+    if not to_stdout:
+        has_room(file)
     settings = settled(config, bootstrap_servers=bootstrap_servers, topic_prefix=topic_prefix)
     count = asyncio.run(_export(settings, file, kind, service, since))
     said = {"file": str(file), "format": kind, "decisions": count}

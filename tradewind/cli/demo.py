@@ -110,6 +110,7 @@ def demo(
         bootstrap_servers=bootstrap_servers, topic_prefix=topic_prefix, data=data, keep=keep,
     )  # fmt: skip
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # that the broker is away is said by us, once
+    logging.getLogger("tradewind").addHandler(logging.NullHandler())  # what people need to hear is said
     play = _play(options)
     report = asyncio.run(_until_stopped(play))
     if not as_json:

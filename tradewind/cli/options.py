@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from streams.contract.errors import Missing
 from streams.settings import Settings
 
 Bootstrap = Annotated[
@@ -47,3 +48,12 @@ def warn(cautions: Iterable[object]) -> None:
     """Say what can be used and is likely not meant, on stderr."""
     for caution in cautions:
         print(f"warning: {caution}", file=sys.stderr)
+
+
+def has_room(file: Path) -> None:
+    """See, before the work is done, that `file` could be written after it. Raises Missing when its folder lacks."""
+    remedy = "Name a file in a folder that is there"
+    if file.is_dir():
+        raise Missing(f"{file} cannot be written (it is a folder)", remedy)
+    if not file.parent.is_dir():
+        raise Missing(f"{file} cannot be written (there is no folder {file.parent})", remedy)

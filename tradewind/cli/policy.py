@@ -64,11 +64,12 @@ def check(
 
 def _checked(file: Path | None) -> tuple[str, list[Caution]]:
     """What is good, in words, and what is likely not meant. Raises BadFleet."""
-    from router_sync.policy.file import load
+    from router_sync.policy.file import BEGIN, load
+    from router_sync.reading import BEGIN as BEGIN_FLEET
     from router_sync.reading import text_of, tree_of
 
     path = _file(file)
-    if "rules" in tree_of(text_of(path), str(path)):
+    if "rules" in tree_of(text_of(path), str(path), f"{BEGIN}; or with {BEGIN_FLEET}"):
         policy = load(path.name, path.parent)
         return f"{path} is good: the policy {policy.name}, {_count(len(policy.rules), 'rule')}", []
     fleet, cautions = _fleet(path)
@@ -134,9 +135,11 @@ def try_cases(
       tradewind policy test cases.yaml --json | jq '.failed'
     """
     from router_sync.policy.cases import load, tried
-    from router_sync.policy.file import path_of
+    from router_sync.policy.file import SHIPPED, path_of, shipped
 
     path = Path(file) if Path(file).is_file() else path_of(file, Path())
+    if path.parent == SHIPPED and file not in shipped():
+        raise BadSetting("argument", "FILE", file, f"Name a file, or one of {', '.join(shipped())}")
     outcomes = list(tried(load(path)))
     failed = [outcome for outcome in outcomes if outcome.said]
     if as_json:

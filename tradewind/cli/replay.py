@@ -19,7 +19,7 @@ from rich.progress import Progress as Bar
 from streams import signals
 from streams.contract.errors import BadSetting, Missing
 from streams.settings import load
-from tradewind.cli.options import AsJson
+from tradewind.cli.options import AsJson, has_room
 
 if TYPE_CHECKING:
     from tradewind.world.replay import Options, Progress
@@ -64,11 +64,13 @@ def replay(
         _list(as_json=as_json)
         return
     options = _options(seed, from_, to, router, expect, cold_start)
+    if save is not None:
+        has_room(save)
     with _shown_on(sys.stderr) as progress:
         found = _lived(scenario, options, progress)
+    _tell(found, events, as_json=as_json)  # first: a disk that is full loses no run
     if save is not None:
         _save(found, save)
-    _tell(found, events, as_json=as_json)
     if found.ended_early:
         raise typer.Exit(130)
 

@@ -136,11 +136,13 @@ def publish(
 
     Example: tradewind fleet publish tradewind.yaml
     """
-    from router_sync.fleet import load as load_fleet
+    from router_sync.fleet import read_file
     from streams.runtime import clock
     from tradewind.fleets import publish as send
 
-    fleet = load_fleet(file)
+    fleet, cautions = read_file(file)
+    warn(cautions)
+    logging.getLogger("tradewind").addHandler(logging.NullHandler())  # the same as events: it was just said
     if fleet.version == 0:
         fleet = msgspec.structs.replace(fleet, version=int(clock.now_s()))
     settings = settled(config, bootstrap_servers=bootstrap_servers, topic_prefix=topic_prefix)

@@ -115,7 +115,7 @@ class Reader:
             return msgspec.to_builtins(msgspec.convert(given, kind, dec_hook=located), enc_hook=str)
         except (msgspec.ValidationError, NotImplementedError) as error:
             name = path.rpartition(".")[2]
-            remedy = told(name, given, error) if isinstance(error, msgspec.ValidationError) else "Write a path."
+            remedy = told(name, given, error, kind) if isinstance(error, msgspec.ValidationError) else "Write a path."
             self.wrong(path, given, remedy)
             return None
 

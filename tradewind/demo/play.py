@@ -19,6 +19,7 @@ from aiokafka.errors import KafkaError
 
 from router_sync import fleet as fleets
 from router_sync.keys import load_or_make
+from router_sync.policy.likely import cautions
 from streams.contract.errors import Stop
 from streams.runtime import admin, clock
 from streams.settings import Settings
@@ -221,6 +222,8 @@ class Play:
         self._say(f"tables are signed by key {signer.kid}; its public half is {folder / 'router.key.pub'}")
         write_api_keys(folder, self.api_keys)
         await publish(self.fleet, self.settings)
+        if found := len(list(cautions(self.fleet))):
+            self._say(f"cautions about this fleet, such as rules that find nothing to act on in it: {found}")
         children = Children(processes, folder, ports, self._say)
         await asyncio.gather(
             pretend.start(),

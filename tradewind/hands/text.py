@@ -10,6 +10,8 @@ from typing import Final
 from streams.contract.errors import BadSetting
 
 _UNIT_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_MOST_D: Final = 11_574
+"""A length of time in days, about 1e9 seconds."""
 _DURATION: Final = re.compile(r"(?:\d+(?:\.\d+)?[smhd])+")
 _PART: Final = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
 
@@ -71,6 +73,6 @@ def duration_s(flag: str, text: str) -> float:
     if not _DURATION.fullmatch(text):
         raise BadSetting("flag", flag, text, "Write a length of time as in 90s, 30m, 1h30m or 2d")
     total = sum(float(number) * _UNIT_S[unit] for number, unit in _PART.findall(text))
-    if not 0 < total <= 1e9:
-        raise BadSetting("flag", flag, text, "It has to be longer than nothing")
+    if not 0 < total <= _MOST_D * _UNIT_S["d"]:
+        raise BadSetting("flag", flag, text, f"It has to be longer than nothing, and at most {_MOST_D} days")
     return total

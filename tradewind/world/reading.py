@@ -21,6 +21,7 @@ from tradewind.world.scenario import LONGEST_S, Length, Scenario, Whole
 
 BUNDLED: Final = Path(__file__).parent / "scenarios"
 _TIMED: Final = ("surges", "faults", "losses", "prices", "carbon_swings")
+BEGIN: Final = "name, fleet and demand, as in docs/replay.md"
 _LENGTH: Final = "Write a length of time, as in 90s, 30m or 1h30m."
 
 
@@ -51,7 +52,7 @@ def read(path: Path) -> Whole:
 def parse(text: str, path: Path) -> Whole:
     """`text` as the file at `path` would say it; a fleet that it names lies beside it."""
     reader = _Reader(str(path), path.absolute().parent)
-    tree = tree_of(text, str(path))
+    tree = tree_of(text, str(path), BEGIN)
     fleet = _fleet(tree, reader)
     made = reader.struct(Scenario, tree, "scenario")
     if fleet is not None and made is not None:
