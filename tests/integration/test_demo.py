@@ -167,7 +167,11 @@ def test_in_the_surge_scenario_plans_are_made_carried_out_and_heard_of(tmp_path:
     folder, err = tmp_path / "run", tmp_path / "demo.err"
     words = ("--scenario", "surge", "--surge", "10x@1", "--cold-start", "1", "--json")
     with started(folder, *words) as demo:
-        until(lambda: re.search(r"(?m)^\S+: [2-9] ready, 0 starting", err.read_text()) is not None, "a launch", 60)
+        until(
+            lambda: re.search(r"(?m)^\S+: (?:[3-9]|\d\d) ready, 0 starting", err.read_text()) is not None,
+            "launches for the surge",
+            90,
+        )
         time.sleep(2)  # what is ready is looked at each second
         demo.send_signal(signal.SIGINT)
         out, _ = demo.communicate(timeout=60)
