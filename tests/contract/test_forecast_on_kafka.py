@@ -54,10 +54,10 @@ async def taken_over(mine: Settings, now_s: float) -> dict[bytes, bytes | None]:
 
 async def test_whoever_takes_over_says_on_kafka_what_is_said_in_memory(kafka: str) -> None:
     mine = await fresh(kafka)
-    if (past_s := time.time() % 60) > 15:
-        # stamps are the broker's, and have to lie in the minute before the one that is told of; both workers have to
-        # be done before that one is over by their own clocks
-        await asyncio.sleep(60 - past_s)
+    if not 7 < (past_s := time.time() % 60) < 20:
+        # stamps are the broker's: slots of the next minute are not to be more than a minute ahead of them, and both
+        # workers have to be done before that minute is over by their own clocks
+        await asyncio.sleep((8 - past_s) % 60)
     minute_s = time.time() // 60 * 60 + 60
     carrier = MemoryCarrier(steps(mine), now_s=minute_s - 1)
     for topic, key, value in facts(minute_s):
