@@ -19,8 +19,9 @@ import numpy as np
 
 from router_sync.layout import Floats, Ints
 from router_sync.problem import SEGMENTS, Merged, Problem
-from router_sync.whole import Optimum, Quiet
+from router_sync.whole import Optimum
 from streams.runtime.clock import monotonic_s
+from streams.runtime.highs import Quiet
 
 BATCH: Final = 8
 """Pairs of one flow that come in at once, at most."""

@@ -13,6 +13,7 @@ import numpy as np
 
 from router_sync.layout import Floats, Ints
 from router_sync.problem import SEGMENTS, Problem
+from streams.runtime.highs import Quiet
 
 
 class Optimum(NamedTuple):
@@ -20,14 +21,6 @@ class Optimum(NamedTuple):
 
     shares: Floats
     bound: float
-
-
-class Quiet(highspy.Highs):  # type: ignore[misc]
-    """HiGHS greets on standard output while it sets up its callbacks; by then it has been told not to."""
-
-    def enableCallbacks(self) -> None:  # noqa: N802  (HiGHS' name)
-        self.setOptionValue("output_flag", False)
-        super().enableCallbacks()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,1 +1,1 @@
-"""Models of demand: of one series (`last_value`, `prophet`), and of many at once (`many` and what it is made of)."""
+"""Models of demand: of one series (`last_value`, `day_ahead`), and of many at once (`many` and what it is made of)."""

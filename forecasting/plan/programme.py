@@ -10,6 +10,7 @@ import highspy
 import numpy as np
 
 from forecasting.plan.site import Floats
+from streams.runtime.highs import Quiet
 
 NODES: Final = 200
 """Of the search for whole numbers; what was found by then is good enough."""
@@ -24,14 +25,6 @@ _OPTIONS: Final[Mapping[str, int | float | bool]] = {
     "mip_heuristic_run_root_reduced_cost": False,
 }
 _INFINITE: Final = highspy.kHighsInf
-
-
-class Quiet(highspy.Highs):  # type: ignore[misc]
-    """HiGHS greets on standard output while it sets up its callbacks; by then it has been told not to."""
-
-    def enableCallbacks(self) -> None:  # noqa: N802  (HiGHS' name)
-        self.setOptionValue("output_flag", False)
-        super().enableCallbacks()
 
 
 class Found(NamedTuple):

@@ -165,7 +165,7 @@ def verify(
     else:
         settings = settled(config, bootstrap_servers=bootstrap_servers, topic_prefix=topic_prefix)
         kafka.hush()
-        keys = trust_of(trust or [], settings.state_dir)
+        keys = trust_of(trust, settings.state_dir)
         found = asyncio.run(verify.verified(settings, keys, service, _progress))
     print(msgspec.json.encode(found).decode() if as_json else "\n".join(verify.lines(found)))
     raise typer.Exit(0 if found.ok else 1)

@@ -119,7 +119,7 @@ async def _given(
     from tradewind.hands.tables import trust_of
 
     kafka.hush()
-    keys = trust_of(trust or [], settings.state_dir)
+    keys = trust_of(trust, settings.state_dir)
     async with kafka.reader(settings) as consumer:
         if not order.drain and await facts.left_over(consumer, settings, order.endpoint):
             await orders.forget(settings, order.endpoint)

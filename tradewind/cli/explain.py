@@ -44,7 +44,7 @@ def explain(
     which = hands.Which(service=service, origin=origin, class_=class_, endpoint=endpoint, number=number)
     settings = settled(config, bootstrap_servers=bootstrap_servers, topic_prefix=topic_prefix)
     kafka.hush()
-    found = asyncio.run(hands.explain(settings, trust_of(trust or [], settings.state_dir), which))
+    found = asyncio.run(hands.explain(settings, trust_of(trust, settings.state_dir), which))
     if as_json:
         print(msgspec.json.encode(found).decode())
         return

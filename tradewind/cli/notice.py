@@ -82,7 +82,7 @@ async def _given(settings: Settings, said: Interruption, trust: TrustFiles, *, w
     from tradewind.hands.tables import trust_of
 
     kafka.hush()
-    return await notices.give(settings, said, clock.now_s, trust_of(trust or [], settings.state_dir), wait)
+    return await notices.give(settings, said, clock.now_s, trust_of(trust, settings.state_dir), wait)
 
 
 def _tell(said: Interruption, shown: list[Shown], now_s: float, *, wait: bool) -> None:

@@ -43,7 +43,7 @@ def status(
     from tradewind.hands.tables import trust_of
 
     settings = settled(config, bootstrap_servers=bootstrap_servers, topic_prefix=topic_prefix)
-    keys = trust_of(trust or [], settings.state_dir)
+    keys = trust_of(trust, settings.state_dir)
     kafka.hush()
     found = asyncio.run(_watched(settings, keys, as_json=as_json) if watch else _once(settings, keys, as_json=as_json))
     raise typer.Exit(0 if found.ok else 1)

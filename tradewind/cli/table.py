@@ -52,7 +52,7 @@ def show(
     from tradewind.hands import table_text
 
     settings = settled(config, bootstrap_servers=bootstrap_servers, topic_prefix=topic_prefix)
-    found = asyncio.run(_tables(settings, _trust(trust, settings)))
+    found = asyncio.run(_tables(settings, trusted(trust, settings)))
     chosen = _chosen(found, service, settings)
     now_s = clock.now_s()
     if as_json:
@@ -73,10 +73,10 @@ async def _tables(settings: Settings, trust: Trust | None) -> Tables:
         return await tables(consumer, settings, trust)
 
 
-def _trust(paths: list[Path] | None, settings: Settings) -> Trust | None:
+def trusted(paths: list[Path] | None, settings: Settings) -> Trust | None:
     from tradewind.hands.tables import trust_of
 
-    return trust_of(paths or [], settings.state_dir)
+    return trust_of(paths, settings.state_dir)
 
 
 def _chosen(found: Tables, service: str | None, settings: Settings) -> list[Any]:
@@ -115,7 +115,7 @@ def watch(
 
     settings = settled(config, bootstrap_servers=bootstrap_servers, topic_prefix=topic_prefix)
     hush_kafka()
-    asyncio.run(_watch(settings, _trust(trust, settings), service, every=every, as_json=as_json))
+    asyncio.run(_watch(settings, trusted(trust, settings), service, every=every, as_json=as_json))
 
 
 async def _watch(settings: Settings, trust: Trust | None, service: str | None, *, every: bool, as_json: bool) -> None:

@@ -14,7 +14,7 @@ from streams.contract.errors import BadSetting
 from streams.runtime import clock
 from tradewind.cli.drain import By, Reason, Wait, ordered_where, who
 from tradewind.cli.options import AsJson, Bootstrap, Config, Prefix, settled
-from tradewind.cli.table import TrustFiles
+from tradewind.cli.table import TrustFiles, trusted
 
 if TYPE_CHECKING:
     from router_sync.sign import Trust
@@ -134,7 +134,7 @@ def diff(
 
     settings = settled(config, bootstrap_servers=bootstrap_servers, topic_prefix=topic_prefix)
     numbers = [None if text is None else number_of(name, text) for name, text in (("A", a), ("B", b))]
-    found = table_diff.diff(*asyncio.run(_two(settings, _trust(trust, settings), service, *numbers)))
+    found = table_diff.diff(*asyncio.run(_two(settings, trusted(trust, settings), service, *numbers)))
     print(msgspec.json.encode(found).decode() if as_json else "\n".join(table_diff.lines(found)))
 
 
@@ -150,12 +150,6 @@ def _order(service: str, *, hold: bool, reason: str, by: str | None, for_: str |
     return TableOrder(service=service, hold=hold, reason=reason[:1500], by=who(by), at_s=now_s, until_s=until_s)
 
 
-def _trust(paths: list[Path] | None, settings: Settings) -> Trust | None:
-    from tradewind.hands.tables import trust_of
-
-    return trust_of(paths or [], settings.state_dir)
-
-
 async def _given(
     settings: Settings,
     order: TableOrder,
@@ -168,7 +162,7 @@ async def _given(
     from tradewind.hands import kafka, table_orders
 
     kafka.hush()
-    keys = _trust(trust, settings)
+    keys = trusted(trust, settings)
     given = await table_orders.routed(settings, keys, order, to, steps)
     return await table_orders.give(settings, given, clock.now_s, keys, wait)
 
@@ -184,7 +178,7 @@ async def _ended(settings: Settings, order: TableOrder, trust: list[Path] | None
             await saying.forget(settings, TABLE_ORDERS, order.service)
             return given
         facts.service_of(await facts.fleet(consumer, settings), order.service)
-    return await table_orders.give(settings, given, clock.now_s, _trust(trust, settings), wait)
+    return await table_orders.give(settings, given, clock.now_s, trusted(trust, settings), wait)
 
 
 async def _two(

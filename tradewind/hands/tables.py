@@ -40,7 +40,7 @@ class Tables(msgspec.Struct, frozen=True):
     refused: dict[str, str] = {}
 
 
-def trust_of(paths: Sequence[Path], state_dir: Path) -> Trust | None:
+def trust_of(paths: Sequence[Path] | None, state_dir: Path) -> Trust | None:
     """The keys in `paths`, else in STATE_DIR/router.key.pub where there is one; None: signatures are not checked.
 
     Raises BadSetting when a file cannot be used.

@@ -15,6 +15,8 @@ import boto3
 from aiohttp import web
 from moto.server import ThreadedMotoServer
 
+from tests.contract.stand_ins.listening import listening
+
 REGION = "eu-west-1"
 KEYS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing", "AWS_DEFAULT_REGION": REGION}
 
@@ -63,15 +65,8 @@ class Front:
 
     @contextlib.asynccontextmanager
     async def serving(self) -> AsyncIterator[Front]:
-        async with aiohttp.ClientSession() as self._http:
-            runner = web.ServerRunner(web.Server(self._answer), shutdown_timeout=0.1)
-            await runner.setup()
-            try:
-                await web.TCPSite(runner, "127.0.0.1", 0).start()
-                self.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-                yield self
-            finally:
-                await runner.cleanup()
+        async with aiohttp.ClientSession() as self._http, listening(self._answer) as self.url:
+            yield self
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         body = await request.read()

@@ -16,6 +16,8 @@ from typing import Any
 
 from aiohttp import web
 
+from tests.contract.stand_ins.listening import listening
+
 TOKEN = "stand-in"
 MERGE = "application/merge-patch+json"
 STRATEGIC = "application/strategic-merge-patch+json"
@@ -80,14 +82,8 @@ class StandIn:
 
     @contextlib.asynccontextmanager
     async def serving(self) -> AsyncIterator[StandIn]:
-        runner = web.ServerRunner(web.Server(self._answer), shutdown_timeout=0.1)
-        await runner.setup()
-        try:
-            await web.TCPSite(runner, "127.0.0.1", 0).start()
-            self.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        async with listening(self._answer) as self.url:
             yield self
-        finally:
-            await runner.cleanup()
 
     # ------------------------------------------------------------ answers
 

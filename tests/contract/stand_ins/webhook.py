@@ -17,6 +17,8 @@ from typing import Any
 
 from aiohttp import web
 
+from tests.contract.stand_ins.listening import listening
+
 TOLERANCE_S = 300
 
 
@@ -33,14 +35,8 @@ class Receiver:
 
     @contextlib.asynccontextmanager
     async def serving(self) -> AsyncIterator[Receiver]:
-        runner = web.ServerRunner(web.Server(self._answer), shutdown_timeout=0.1)
-        await runner.setup()
-        try:
-            await web.TCPSite(runner, "127.0.0.1", 0).start()
-            self.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        async with listening(self._answer) as self.url:
             yield self
-        finally:
-            await runner.cleanup()
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         body = await request.read()
