@@ -250,12 +250,7 @@ class Router:
         tail += f"; drained: {', '.join(sorted(now.orders)[:8])}" if now.orders else ""
         number = next_number(state, now_s)
         tables = [build(draft, n, number, now_s, self.ttl_s, last=state.last.get(n)) for n in names]
-        tables = [
-            msgspec.structs.replace(
-                t, reason=(explain_change(state.last.get(t.service), t, now.standings) + tail)[:2000]
-            )
-            for t in tables
-        ]
+        tables = [_saying(table, _change(state.last.get(table.service), table, now) + tail) for table in tables]
         if self._checked(state, now, tables, bounded=True):
             self._say(state, tables, (), "heartbeat", now_s)
 
@@ -269,10 +264,10 @@ class Router:
             table = build(draft, service.name, number, now_s, self.ttl_s, "", evidence_at_s, last)
             old = state.last.get(service.name) or state.heard.get(service.name)
             taken_over = "" if state.number or old is None else "taken over; "
-            change = explain_change(old, table, now.standings, now.orders, now.leaving)
+            change = _change(old, table, now)
             holds = turned(old, now.held.get(service.name, ""))
             reason = taken_over + "; ".join((*unserved(draft, service.name, now.problem.demand_rps), *holds, change))
-            tables.append(msgspec.structs.replace(table, reason=reason[:2000]))
+            tables.append(_saying(table, reason))
         return tables
 
     def _checked(self, state: RouterState, now: Situation, tables: list[RoutingTable], *, bounded: bool) -> bool:
@@ -404,6 +399,14 @@ def _measure(plan: Layout, asked: Problem, solution: Solution) -> None:
         rows = plan.rows_of[service.name]
         signals.GAP.labels(service.name).set(solution.greedy_gap)
         signals.UNSERVED.labels(service.name).set(round(float(unserved[rows].sum()), 6))
+
+
+def _change(old: RoutingTable | None, new: RoutingTable, now: Situation) -> str:
+    return explain_change(old, new, now.standings, now.orders, now.leaving)
+
+
+def _saying(table: RoutingTable, reason: str) -> RoutingTable:
+    return msgspec.structs.replace(table, reason=reason[:2000])
 
 
 def _draft(state: RouterState, now: Situation, shares: Floats) -> Draft:

@@ -94,10 +94,8 @@ class Facts:
     def advance(self, now_s: float) -> None:
         """Forget what is over."""
         self.down = {name: at_s for name, at_s in self.down.items() if now_s < at_s + FORGET_S}
-        self.leaving = {name: n for name, n in self.leaving.items() if now_s < _deadline_s(n) + LEAVES_S}
-        kept = {
-            e: {k: n for k, n in held.items() if now_s < _deadline_s(n) + LEAVES_S} for e, held in self.parts.items()
-        }
+        self.leaving = {name: n for name, n in self.leaving.items() if not _over(n, now_s)}
+        kept = {name: {at: n for at, n in held.items() if not _over(n, now_s)} for name, held in self.parts.items()}
         self.parts = {name: held for name, held in kept.items() if held}
 
     def _carbon(self, records: list[CarbonIntensity]) -> None:
@@ -120,14 +118,16 @@ class Facts:
         return bool(new)
 
     def _notice(self, notice: Interruption) -> bool:
-        if notice.kind != "rebalance" and notice.replicas is not None:
+        if notice.kind == "rebalance":
+            return False
+        if notice.replicas is not None:
             at = notice.notice_at_s, notice.deadline_at_s, notice.replicas
             held = self.parts.setdefault(notice.endpoint, {})
             new = at not in held
             held[at] = notice
             return new
         known = self.leaving.get(notice.endpoint)
-        if notice.kind == "rebalance" or (known is not None and known.notice_at_s >= notice.notice_at_s):
+        if known is not None and known.notice_at_s >= notice.notice_at_s:
             return False
         self.leaving[notice.endpoint] = notice
         return known is None
@@ -157,9 +157,13 @@ def _deadline_s(notice: Interruption) -> float:
     return notice.notice_at_s + NOTICE_S if notice.deadline_at_s is None else notice.deadline_at_s
 
 
+def _over(notice: Interruption, now_s: float) -> bool:
+    return now_s >= _deadline_s(notice) + LEAVES_S
+
+
 def _leaves(notice: Interruption, seen: Capacity | None, now_s: float) -> bool:
     """Until an actuator reports of the time after: then its numbers are without what left."""
     deadline_s = _deadline_s(notice)
     if seen is not None:
         return now_s <= deadline_s or seen.at_s <= deadline_s
-    return now_s < deadline_s + LEAVES_S
+    return not _over(notice, now_s)

@@ -9,7 +9,7 @@ from router_sync.flow import steps
 from router_sync.orders import words
 from router_sync.table import DRAINED, LEAST_BAD
 from streams.contract.errors import TableRefused
-from streams.contract.records import Decision, Fleet, Order, RoutingTable
+from streams.contract.records import Capacity, Decision, Fleet, Order, RoutingTable
 from streams.contract.topics import (
     DEAD_FIELD,
     DEAD_LETTERS,
@@ -59,6 +59,19 @@ def test_a_drained_endpoint_has_left_the_table_within_twenty_milliseconds_and_th
     assert table.reason.startswith("eu-west-a is drained by ann: new driver")
     assert share_of(table, [B]) == 1.0
     assert table.evidence_at_s is None
+
+
+@pytest.mark.parametrize("name", ["eu-west-a", "ap-south-a"])
+def test_who_has_no_replica_left_is_told_of_and_not_called_drained_by_an_order(name: str) -> None:
+    """Whether its share has to move or it had none, so that a heartbeat is the first to say so."""
+    world = World()
+    world.live(8)
+    pool = next(e.pool for e in fleet().endpoints if e.name == name)
+    world.tell(Capacity(pool=pool, at_s=world.now_s, ready=0))
+    world.live(12)
+    first = next(table for table in world.tables() if state_of(table, name) == "drain")
+    assert f"{name} has no ready replica" in first.reason
+    assert "drained" not in first.reason
 
 
 def test_the_order_holds_while_tables_go_on_and_the_others_carry_the_load() -> None:
